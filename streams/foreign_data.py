@@ -8,6 +8,7 @@ from store.log.reader import LogReader
 from store.log.topics.needs import specs
 from store.state import connection, keys
 from store.state.apply.foreign_data import foreign_data
+from store.state.shards import Shards
 
 
 def refuse_foreign_data(settings: Settings, own: str) -> None:
@@ -16,15 +17,18 @@ def refuse_foreign_data(settings: Settings, own: str) -> None:
     `own`: the beginning of the names of one's own topics. Records are one's own where Redis holds
     state that was made from their topics. Raises StoreUnavailable, LogUnavailable.
     """
-    client = connection.connect(settings)
-    if data := foreign_data(client, own):
+    with Shards(settings) as shards:
+        data = foreign_data(shards, own)
+        with connection.named_errors("looking for the state of the topics"):
+            names = keys.of(shards.first)
+            is_known = shards.first.exists(names.layout(settings.interactions_topic))
+    if data:
         raise ConfigurationError(
             f"the Redis of REDIS_URL holds {data}, not only the state of topics {own}*; "
             "name an empty Redis, or an empty database of it"
         )
-    with connection.named_errors("looking for the state of the topics"):
-        if client.exists(keys.ONLY.layout(settings.interactions_topic)):
-            return
+    if is_known:
+        return
     with LogReader(settings, "foreign-data") as reader:
         existing = reader.topics()
         for spec in specs(settings):

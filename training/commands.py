@@ -21,9 +21,9 @@ from models.content import ContentModel
 from store import start
 from store.archive.archive import Archive
 from store.log import retrain_requests
-from store.state import connection
 from store.state.apply import deletions
 from store.state.apply.deletions import DeletedUsers
+from store.state.shards import Shards
 from training import als as als_training
 from training.blend import choice as blend_choice
 from training.data import dataset, dataset_files, items
@@ -105,8 +105,8 @@ def fit_als_by_spark(
 
 
 def _deleted_users(settings: Settings) -> DeletedUsers:
-    with connection.connect(settings) as client:
-        return deletions.users(client, IdHasher(settings.deletion_salt))
+    with Shards(settings) as shards:
+        return deletions.users(shards, IdHasher(settings.deletion_salt))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from core.errors import EddylineError, LogUnavailable
 from core.process.background import in_background
 from store.log.groups import Groups
 from store.log.letter_counts import LetterCounts
-from store.state.connection import Client, connect
 from store.state.inspection import memory, overview
+from store.state.shards import Shards
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -90,7 +90,7 @@ class Sampler:
             self._settings.users_topic,
         )
         self._traffic = Traffic()
-        self._client: Client = connect(self._settings, self._settings.redis_timeout_s)
+        self._shards = Shards(self._settings)
         self._letters = LetterCounts(self._settings)
         self._groups = Groups(self._settings)
         self._past: deque[tuple[float, int]] = deque()
@@ -119,7 +119,7 @@ class Sampler:
             _, running = await asyncio.wait(running, timeout=CLOSE_S)
         if not running:
             await asyncio.to_thread(self._letters.close)
-            self._client.close()
+            self._shards.close()
 
     async def sample(self, listeners: int) -> schemas.LiveNumbers:
         """The numbers of now, after WAIT_S at most."""
@@ -189,7 +189,7 @@ class Sampler:
         return [(topic, number) for topic, count in counts for number in range(count or 0)]
 
     def _read_overview(self) -> overview.Overview:
-        return overview.read(self._client, self._partitions())
+        return overview.read(self._shards, self._partitions())
 
     def _check_broker(self) -> None:
         """Raises LogUnavailable."""
@@ -221,7 +221,7 @@ class Sampler:
         }
 
     def _estimate_memory(self) -> memory.Memory:
-        return memory.estimate(self._client, self._settings.history_cap, GROWTH_DAYS)
+        return memory.estimate(self._shards, self._settings.history_cap, GROWTH_DAYS)
 
 
 def _dead_letters(counts: Counter[str] | None) -> schemas.DeadLetters | None:

@@ -18,8 +18,9 @@ from typing import Self
 from core.errors import BadEvent
 from core.murmur2 import partition_of, partitions_of
 from core.settings import Settings
-from store.state import connection
+from store.state import connection, keys
 from store.state.connection import AsyncClient, Client
+from store.state.servers.cluster import ClusterPool, slot_of
 
 _KNOWN_USERS = 200_000
 """Users whose shard is remembered, some 20 MB."""
@@ -131,6 +132,21 @@ class Shards:
         """Close the connections."""
         for client in self._clients:
             client.close()
+
+
+def by_server(shards: Iterable[Client]) -> dict[str, Client]:
+    """A client of each server that has a shard, by host and port; "" where it is no cluster.
+
+    Raises redis.RedisError.
+    """
+    clients: dict[str, Client] = {}
+    for client in shards:
+        pool, server = client.connection_pool, ""
+        if isinstance(pool, ClusterPool):
+            host, port = pool.topology.primary(slot_of(keys.of(client).tag))
+            server = f"{host}:{port}"
+        clients.setdefault(server, client)
+    return clients
 
 
 class AsyncShards:

@@ -5,9 +5,9 @@ shard gets a mark, shard 0 first, and then loses its keys and its mark, shard 0 
 exists the state is incomplete and ingest refuses to start (`check`). A wipe that was interrupted is
 run again.
 
-A wipe also deletes what was computed with another REDIS_SHARDS, so that REDIS_SHARDS may change.
-The marks name all numbers of shards whose keys are being deleted: the settings, which named them
-before, are deleted as well.
+A wipe also deletes what was computed with another REDIS_SHARDS, so that REDIS_SHARDS may change,
+and moves what no log holds (`carry_over`). The marks name all numbers of shards whose keys are
+being deleted: the settings, which named them before, are deleted as well.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from core.errors import StoreError
 from core.settings import Settings
 from store.state import connection, keys, shard_numbers
+from store.state.carry_over import carry_over
 from store.state.connection import Client, named_errors
 from store.state.shards import Shards
 
@@ -54,6 +55,10 @@ def wipe(settings: Settings) -> None:
     ):
         for client in clients:
             client.set(keys.of(client).wipe, " ".join(map(str, numbers)))
+        if len(numbers) > 1:
+            with Shards(settings) as shards:
+                for client in clients:
+                    carry_over(client, shards)
         for client in reversed(clients):
             while _delete(client):  # until a look at all keys finds none
                 pass

@@ -31,7 +31,7 @@ from store.dead_letters.resend import (
 from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
 from store.log.producer import DeliveryHandler, Headers, Producer
-from store.state import connection, running
+from store.state import running
 from store.state.shards import Shards
 from streams.ingest.deletions import recovery
 
@@ -92,7 +92,7 @@ def _checked(
 ) -> list[tuple[DeadLetter, bytes, bytes]]:
     """The letters to send, with key and value of each message. Raises RefusedAgain."""
     deletion_check = _DeletionCheck(settings)
-    accepted = running.accepted(deletion_check.client)
+    accepted = running.accepted(deletion_check.shards.first)
     messages: list[tuple[DeadLetter, bytes, bytes]] = []
     again: Counter[str] = Counter()
     for letter in letters:
@@ -161,14 +161,16 @@ class _DeletionCheck:
 
     def __init__(self, settings: Settings) -> None:
         """Brings Redis up to date with every deletion in the log first."""
-        self._settings, self.client = settings, connection.connect(settings)
+        self._settings, self.shards = settings, Shards(settings)
         self._hasher = IdHasher(settings.deletion_salt)
-        recovery.recover(settings, Shards(settings))
+        recovery.recover(settings, self.shards)
 
     def refuse_deleted(self, letter: DeadLetter, key: bytes) -> None:
         """`key`: the id that the corrected message names. Raises BadEvent (`deleted`)."""
         kind = kind_of(self._settings, letter)
-        refuse_deleted(self.client, self._hasher, letter, kind, ids_of(letter, kind, key))
+        for entity_id in ids_of(letter, kind, key):
+            client = self.shards.first if kind == "item" else self.shards.of_user(entity_id)
+            refuse_deleted(client, self._hasher, letter, kind, [entity_id])
 
 
 def _collect(sent: list[tuple[DeadLetter, str]], letter: DeadLetter) -> DeliveryHandler:

@@ -96,6 +96,6 @@ class IngestWatch(PartitionWatch):
                 max(0, end - position) for end, position in zip(ends, applied, strict=True)
             )
             metrics.topic_lag_events.labels(topic).set(behind)
-        used, limit = memory.used_and_limit(self._shards.first)
+        used, limit = memory.used_and_limit(self._shards)
         metrics.redis_memory_bytes.set(used)
         metrics.redis_memory_limit_bytes.set(limit)

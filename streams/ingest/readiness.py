@@ -7,7 +7,7 @@ import structlog
 from core.settings import Settings
 from store.log.topics.check import TopicCheck
 from store.state import connection, keys, running, wipe
-from store.state.apply import positions
+from store.state.apply import counted_settings
 from store.state.entities import experiments, popularity
 from store.state.running import Running
 from store.state.shards import Shards
@@ -56,6 +56,6 @@ def note_settings(settings: Settings, shards: Shards) -> None:
 
     Raises ConfigurationError: Redis was made with other settings.
     """
-    positions.check_settings(shards.first, settings)
+    counted_settings.check(shards.first, settings)
     running.note_accepted(shards.first, settings.use_cases)
     experiments.save_definitions(shards.first, settings.experiments)

@@ -22,9 +22,9 @@ def show(
     if not isinstance(view, Mapping):
         _rows(view).show(console)
         return
-    fields = {name: value for name, value in view.items() if name not in ("history", "kinds")}
+    fields = {name: value for name, value in view.items() if name not in _TABLES}
     tables.show_fields({name: _plain(name, value) for name, value in fields.items()}, console)
-    for name, table in (("history", _history), ("kinds", _rows)):
+    for name, table in _TABLES.items():
         if name in view:
             console.print()
             table(view[name]).show(console)
@@ -76,3 +76,7 @@ def _plain(name: str, value: Any) -> str:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return ", ".join(value)
     return encode_json(value).decode()
+
+
+_TABLES = {"history": _history, "kinds": _rows, "servers": _rows}
+"""The fields of a view that are tables."""

@@ -20,7 +20,7 @@ from store.log import client as log
 from store.log import ends as log_ends
 from store.log.access import permissions
 from store.log.topics import partitions
-from store.state import connection, keys
+from store.state import keys
 from store.state.apply import deletions, positions
 from store.state.entities import catalogue, idle_users, popularity, trending, users
 from store.state.inspection import memory as state_memory
@@ -40,7 +40,8 @@ FOREIGN = (
 
 def user(settings: Settings, user_id: str) -> dict[str, Any]:
     """The whole state of a user, and the engine that answers the user. Raises StoreUnavailable."""
-    client = Shards(settings).of_user(user_id)
+    shards = Shards(settings)
+    client = shards.of_user(user_id)
     state = users.read(client, user_id, settings.history_cap)
     deletion = deletions.lookup(
         client, "user", [IdHasher(settings.deletion_salt)("user", user_id)]
@@ -52,6 +53,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
     foreign = users.foreign_partitions(client, user_id)
     return {
         "user_id": user_id,
+        **({"shard": keys.of(client).shard} if len(shards) > 1 else {}),
         "partition": _partition(settings, user_id),
         "foreign_partitions": foreign,
         "partition_note": FOREIGN if foreign else None,
@@ -160,9 +162,12 @@ def model(settings: Settings) -> dict[str, Any]:
 def memory(settings: Settings, days: float) -> dict[str, Any]:
     """The memory of Redis by kind of key, and a forecast from the users' growth in `days`.
 
+    In a cluster `used_bytes` is that of the fullest of the `servers`, and days are counted until
+    the first one is full.
     Raises StoreUnavailable, StoreMisconfigured.
     """
-    measured = state_memory.measure(connection.connect(settings), settings.history_cap, days)
+    with Shards(settings) as shards:
+        measured = state_memory.measure(shards, settings.history_cap, days)
     left = measured.days_left
     return {
         "used_bytes": measured.used,
@@ -180,7 +185,16 @@ def memory(settings: Settings, days: float) -> dict[str, Any]:
             }
             for usage in measured.kinds
         ],
-    }
+    } | (
+        {
+            "servers": [
+                {"server": name, "used_bytes": used, "maxmemory_bytes": limit or None}
+                for name, (used, limit) in measured.servers.items()
+            ]
+        }
+        if measured.servers
+        else {}
+    )
 
 
 def _partition(settings: Settings, user_id: str) -> int | None:

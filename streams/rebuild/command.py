@@ -33,8 +33,8 @@ from store import start
 from store.archive.archive import Archive
 from store.state import connection, keys, running
 from store.state import wipe as store_wipe
+from store.state.apply import counted_settings, positions
 from store.state.apply import deletions as known_deletions
-from store.state.apply import positions
 from store.state.entities import experiments
 from store.state.lease import EXPIRY_LEASE, Lease
 from store.state.shards import Shards
@@ -72,7 +72,7 @@ def run(
             return []
         if plan.wipe:
             store_wipe.wipe(settings)
-        positions.check_settings(shards.first, settings)
+        counted_settings.check(shards.first, settings)
         experiments.save_definitions(shards.first, settings.experiments)
         recovery.recover(settings, shards)
         for part in plan.to_move:

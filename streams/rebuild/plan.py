@@ -21,7 +21,7 @@ from store.log import ends as log_ends
 from store.log.access import permissions
 from store.log.topics.ids import TopicId, TopicIds
 from store.state import shard_numbers, wipe
-from store.state.apply import halts, positions
+from store.state.apply import counted_settings, halts, positions
 from store.state.apply.positions import Position
 from store.state.connection import Client
 from store.state.shards import Shards
@@ -124,7 +124,7 @@ def make(settings: Settings, shards: Shards, *, wipe_first: bool, from_log: bool
     wipe_first = wipe_first or wipe.interrupted(shards.first)
     if not wipe_first:
         shard_numbers.check(shards.first)
-        positions.compare_settings(shards.first, settings)
+        counted_settings.compare(shards.first, settings)
     topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
     permissions.prepare(settings, permissions.of_rebuild)
     ids = TopicIds(settings, [*topics, settings.deletions_topic]).read()

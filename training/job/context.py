@@ -42,8 +42,8 @@ class Context:
     """One retrain.
 
     `als`, `two_tower`: hyperparameters, and `tuning`: how they were found; None when they are those
-    of the settings or of a file. `client`, `lease`: None without Redis. `background` runs
-    one task at a time beside the main thread.
+    of the settings or of a file. `client` (of shard 0), `lease`: None without Redis. `background`
+    runs one task at a time beside the main thread.
     """
 
     settings: Settings

@@ -32,6 +32,7 @@ from store.state import retrains
 from store.state.apply import deletions
 from store.state.apply.deletions import DeletedUsers
 from store.state.entities import catalogue
+from store.state.shards import Shards
 from training.blend import choice
 from training.blend.grid import BlendChoice
 from training.data import dataset, dataset_files, events, items
@@ -111,13 +112,11 @@ def take_snapshot(context: Context) -> Snapshot:
         entries: list[Item] = items.read(options.items)
     else:
         entries = catalogue.changes(client).items if client is not None else []
-    hasher = IdHasher(settings.deletion_salt)
-    from_archive = client is not None and options.events is None
-    return Snapshot(
-        positions,
-        entries,
-        deletions.users([client], hasher) if from_archive else DeletedUsers(hasher, {}),
-    )
+    deleted = DeletedUsers(IdHasher(settings.deletion_salt), {})
+    if client is not None and options.events is None:
+        with Shards(settings) as shards:
+            deleted = deletions.users(shards, IdHasher(settings.deletion_salt))
+    return Snapshot(positions, entries, deleted)
 
 
 def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:

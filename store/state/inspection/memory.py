@@ -2,24 +2,26 @@
 
 `measure` counts the keys by SCAN, `estimate` by a sample of all keys. The bytes of a kind are the
 mean of MEMORY USAGE of a sample of its keys, times their number, so one huge key among many small
-ones may be missed.
+ones may be missed. In a cluster each primary that has a shard is measured, and the kinds are added
+up; memory and limit are those of the fullest one.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
 from core.process.background import pause
-from store.state import keys
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
 from store.state.entities.users import history_event
 from store.state.servers.redis_errors import is_denied
+from store.state.shards import by_server
 
 SAMPLE = 1000
 """Keys of a kind whose bytes are measured; users whose growth is measured."""
@@ -32,6 +34,10 @@ _SCANNED = 1000
 _CHUNK = 100
 """Commands of one round trip."""
 _DAY = 86_400.0
+_TAG = re.compile(rb"^\{\d+\}:")
+"""What keys begin with where there are several shards."""
+_PARTS = (b"", b":history", b":profile", b":als")
+"""What follows `user:{id}` in the keys that `bytes_per_user` counts."""
 _KINDS_OF_USER = {"": "user", **{part: f"user {part}" for part in ("history", "profile", "als")}}
 
 
@@ -49,7 +55,12 @@ class KindUsage(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The memory of the server, in bytes. `limit`: maxmemory; 0: none."""
+    """The memory of Redis, in bytes. `limit`: maxmemory; 0: none. Both are of the fullest server.
+
+    `days_left`: days until the first server is full at this growth; None without a limit or
+    without growth. `servers`: memory and limit of each primary of a cluster, by host and port;
+    empty where there is one server.
+    """
 
     used: int
     limit: int
@@ -59,27 +70,27 @@ class Memory(NamedTuple):
     """Counters, history, profile and vector of a user."""
     growth_per_day: float
     """Bytes that users added a day, by the times of their events."""
-
-    @property
-    def days_left(self) -> float | None:
-        """Days until `limit` at this growth; None without a limit or without growth."""
-        if not self.limit or self.growth_per_day <= 0:
-            return None
-        return max(0.0, (self.limit - self.used) / self.growth_per_day)
+    days_left: float | None
+    servers: Mapping[str, tuple[int, int]] = {}
 
 
-def used_and_limit(client: redis.Redis) -> tuple[int, int]:
-    """Bytes that the server uses, and its maxmemory; both 0 where INFO is denied.
+def used_and_limit(shards: Iterable[Client]) -> tuple[int, int]:
+    """Bytes that the fullest server uses, and its maxmemory; both 0 where INFO is denied.
 
     Raises StoreUnavailable.
     """
     with named_errors("reading the memory"):
         try:
-            return bounds(client.info("memory"))
+            return fullest(bounds(client.info("memory")) for client in by_server(shards).values())
         except redis.ResponseError as error:
             if not is_denied(error):
                 raise
             return 0, 0
+
+
+def fullest(servers: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Memory and limit of the server that has the least left of its limit, relative to it."""
+    return max(servers, key=lambda memory: (memory[0] / memory[1] if memory[1] else 0.0, memory[0]))
 
 
 def bounds(info: Any) -> tuple[int, int]:
@@ -87,33 +98,71 @@ def bounds(info: Any) -> tuple[int, int]:
     return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
 
-def measure(client: redis.Redis, history_cap: int, days: float) -> Memory:
+def measure(shards: Iterable[Client], history_cap: int, days: float) -> Memory:
     """Measure; growth is that of the last `days`.
 
     About four seconds for a million keys. Raises StoreUnavailable, StoreMisconfigured (the server
     permits no INFO, SCAN or MEMORY USAGE).
     """
     with named_errors("measuring memory"):
-        return _memory(client, _scan(client), history_cap, days)
+        return _sum(
+            {
+                server: _memory(client, _scan(client), history_cap, days)
+                for server, client in by_server(shards).items()
+            }
+        )
 
 
-def estimate(client: redis.Redis, history_cap: int, days: float) -> Memory:
+def estimate(shards: Iterable[Client], history_cap: int, days: float) -> Memory:
     """As `measure`, from DRAWN keys at random where Redis holds more: some hundredths of a second
     for any number of keys. Kinds of few keys are missing then.
 
     Raises StoreUnavailable, StoreMisconfigured (the server permits no INFO or MEMORY USAGE).
     """
     with named_errors("estimating memory"):
-        keys_in_all: Any = client.dbsize()
-        drawn = _scan(client) if keys_in_all <= DRAWN else _draw(client, keys_in_all)
-        return _memory(client, drawn, history_cap, days)
+        return _sum(
+            {
+                server: _memory(client, _sample(client), history_cap, days)
+                for server, client in by_server(shards).items()
+            }
+        )
 
 
 _Counted = tuple[Counter[str], dict[str, list[bytes]]]
 """By kind: the number of keys, and a sample of them."""
 
 
-def _memory(client: redis.Redis, counted: _Counted, history_cap: int, days: float) -> Memory:
+def _sum(memories: Mapping[str, Memory]) -> Memory:
+    """All servers together."""
+    servers = list(memories.values())
+    if len(servers) == 1:
+        return servers[0]
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for server in servers:
+        for usage in server.kinds:
+            counts[usage.kind] += usage.keys
+            sizes[usage.kind] += usage.bytes
+    users = sum(server.users for server in servers)
+    days = [server.days_left for server in servers if server.days_left is not None]
+    used, limit = fullest((server.used, server.limit) for server in servers)
+    return Memory(
+        used=used,
+        limit=limit,
+        kinds=[
+            KindUsage(kind, counts[kind], size / max(1, counts[kind]))
+            for kind, size in sizes.most_common()
+        ],
+        users=users,
+        bytes_per_user=sum(server.bytes_per_user * server.users for server in servers)
+        / max(1, users),
+        growth_per_day=sum(server.growth_per_day for server in servers),
+        days_left=min(days, default=None),
+        servers={name: (server.used, server.limit) for name, server in memories.items()},
+    )
+
+
+def _memory(client: Client, counted: _Counted, history_cap: int, days: float) -> Memory:
     used, limit = bounds(client.info("memory"))
     counts, samples = counted
     usages = {kind: _usage(client, sample) for kind, sample in samples.items()}
@@ -125,17 +174,25 @@ def _memory(client: redis.Redis, counted: _Counted, history_cap: int, days: floa
     kinds.sort(key=lambda usage: -usage.bytes)
     users = counts["user"]
     of_users = sum(usage.bytes for usage in kinds if usage.kind in _KINDS_OF_USER.values())
+    growth_per_day = growth * users
+    has_end = limit and growth_per_day > 0
     return Memory(
         used=used,
         limit=limit,
         kinds=kinds,
         users=users,
         bytes_per_user=of_users / max(1, users),
-        growth_per_day=growth * users,
+        growth_per_day=growth_per_day,
+        days_left=max(0.0, (limit - used) / growth_per_day) if has_end else None,
     )
 
 
-def _draw(client: redis.Redis, keys_in_all: int) -> _Counted:
+def _sample(client: Client) -> _Counted:
+    keys_in_all: Any = client.dbsize()
+    return _scan(client) if keys_in_all <= DRAWN else _draw(client, keys_in_all)
+
+
+def _draw(client: Client, keys_in_all: int) -> _Counted:
     """DRAWN keys at random, a key at most once in a sample; the numbers are their shares."""
     drawn = [key for key in _replies(client, [("RANDOMKEY",)] * DRAWN) if key is not None]
     counts: Counter[str] = Counter()
@@ -148,7 +205,7 @@ def _draw(client: redis.Redis, keys_in_all: int) -> _Counted:
     return numbers, {kind: list(sample) for kind, sample in samples.items()}
 
 
-def _scan(client: redis.Redis) -> _Counted:
+def _scan(client: Client) -> _Counted:
     """By kind: the number of keys, and SAMPLE keys at random (reservoir sampling)."""
     counts: Counter[str] = Counter()
     samples: dict[str, list[bytes]] = {}
@@ -164,8 +221,8 @@ def _scan(client: redis.Redis) -> _Counted:
 
 
 def _kind(key: bytes) -> str:
-    """`user`, `user history`, ..., for other keys the first word."""
-    first, _, rest = key.partition(b":")
+    """`user`, `user history`, ..., for other keys the first word; the same in every shard."""
+    first, _, rest = _TAG.sub(b"", key).partition(b":")
     word = first.decode(errors="replace")
     if word not in ("user", "item") or not rest:
         return word
@@ -173,13 +230,13 @@ def _kind(key: bytes) -> str:
     return f"{word} {part}".rstrip()
 
 
-def _usage(client: redis.Redis, sample: Sequence[bytes]) -> list[int]:
+def _usage(client: Client, sample: Sequence[bytes]) -> list[int]:
     """The bytes of the keys, without those that are gone."""
     replies = _replies(client, [("MEMORY", "USAGE", key) for key in sample])
     return [reply for reply in replies if reply is not None]
 
 
-def _growth(client: redis.Redis, sample: Sequence[bytes], history_cap: int, days: float) -> float:
+def _growth(client: Client, sample: Sequence[bytes], history_cap: int, days: float) -> float:
     """Mean bytes a day that a user of the sample added in the last `days`.
 
     A history that is not full has grown by its new lines; the keys of a user whose first event is
@@ -188,15 +245,13 @@ def _growth(client: redis.Redis, sample: Sequence[bytes], history_cap: int, days
     since = time.time() - days * _DAY
     growths: list[float] = []
     for start in range(0, len(sample), _CHUNK):
-        users = [
-            keys.unescape(key.decode().split(":")[1]) for key in sample[start : start + _CHUNK]
-        ]
+        users = sample[start : start + _CHUNK]
         commands: list[tuple[str | int | bytes, ...]] = []
-        for user_id in users:
+        for user in users:
             commands += [
-                ("HGET", keys.ONLY.user(user_id), "first_seen"),
-                ("LRANGE", keys.ONLY.history(user_id), -history_cap, -1),
-                *[("MEMORY", "USAGE", key) for key in keys.ONLY.all_of_user(user_id)[:4]],
+                ("HGET", user, "first_seen"),
+                ("LRANGE", user + _PARTS[1], -history_cap, -1),
+                *[("MEMORY", "USAGE", user + part) for part in _PARTS],
             ]
         replies = _replies(client, commands)
         for number in range(len(users)):
@@ -222,7 +277,7 @@ def _added(
     return history * new / len(lines)
 
 
-def _replies(client: redis.Redis, commands: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
+def _replies(client: Client, commands: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
     replies: list[Any] = []
     for start in range(0, len(commands), _CHUNK):
         pipe: Any = client.pipeline(transaction=False)

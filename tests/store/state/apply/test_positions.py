@@ -10,7 +10,7 @@ from redis import Redis
 
 from core.errors import ConfigurationError, LogGap, LogRewound
 from core.settings import Settings
-from store.state.apply import positions
+from store.state.apply import counted_settings, positions
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_a_position_that_does_not_fit_the_log_is_refused(
 def test_changed_settings_on_which_stored_numbers_depend_are_refused(
     settings: Settings, redis: Redis
 ) -> None:
-    positions.check_settings(redis, settings)
-    positions.check_settings(redis, settings)
+    counted_settings.check(redis, settings)
+    counted_settings.check(redis, settings)
     with pytest.raises(ConfigurationError, match="popularity_half_life_days was 30 and is 14"):
-        positions.check_settings(
+        counted_settings.check(
             redis, settings.model_copy(update={"popularity_half_life_days": 14.0})
         )
 
@@ -56,7 +56,7 @@ def test_a_default_use_case_may_be_set_later_but_not_changed_without_a_rebuild(
         section = f"[use_cases.{default}]\n"
         path = tmp_path / "use_cases.toml"
         path.write_text(text.replace(section, f"{section}default = true\n"))
-        positions.check_settings(redis, settings.model_copy(update={"use_cases_path": path}))
+        counted_settings.check(redis, settings.model_copy(update={"use_cases_path": path}))
 
     check(None)
     check("developer_startup")
