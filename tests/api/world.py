@@ -110,25 +110,25 @@ def remember(
     count = len(items) if events is None else events
     if count:
         redis.hset(
-            keys.ONLY.user(user_id),
+            keys.of(redis).user(user_id),
             mapping={"events": count, "ev:like": count, "first_seen": 1_700_000_000},
         )
     if items:
         redis.rpush(
-            keys.ONLY.history(user_id),
+            keys.of(redis).history(user_id),
             *(history_line(1.7e9 + at, "like", None, item) for at, item in enumerate(items)),
         )
     if interests:
         redis.set(
-            keys.ONLY.profile(user_id), encode_json(User(user_id=user_id, interests=interests))
+            keys.of(redis).profile(user_id), encode_json(User(user_id=user_id, interests=interests))
         )
 
 
 def store_items(redis: Redis, *items: Item) -> None:
     """Write the catalogue as ingest writes it."""
     for item in items:
-        redis.hset(keys.ONLY.items, item.item_id, encode_json(item))
-        redis.xadd(keys.ONLY.items_changes, {"item": item.item_id})
+        redis.hset(keys.of(redis).items, item.item_id, encode_json(item))
+        redis.xadd(keys.of(redis).items_changes, {"item": item.item_id})
 
 
 class Client:

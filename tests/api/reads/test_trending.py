@@ -19,11 +19,11 @@ def touched(redis: Redis, ago: float, name: str = "developer_startup", **weights
     buckets.
     """
     at = time.time() - ago
-    redis.zadd(keys.ONLY.popular(name), dict.fromkeys(weights, 1.0))
+    redis.zadd(keys.of(redis).popular(name), dict.fromkeys(weights, 1.0))
     for level in (FINE, COARSE):
         for item, weight in weights.items():
             redis.zincrby(
-                keys.ONLY.trending(name, level.bucket, int(at // level.bucket) * level.bucket),
+                keys.of(redis).trending(name, level.bucket, int(at // level.bucket) * level.bucket),
                 weight,
                 item,
             )
