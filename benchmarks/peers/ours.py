@@ -28,7 +28,7 @@ def applied(redis: Redis, settings: Settings) -> int:
     """Events that are in Redis."""
     pipe = redis.pipeline(transaction=False)
     for number in range(settings.topic_partitions):
-        pipe.hget(keys.ONLY.position(settings.interactions_topic, number), "position")
+        pipe.hget(keys.of(redis).position(settings.interactions_topic, number), "position")
     return sum(int(answer or 0) for answer in pipe.execute())
 
 

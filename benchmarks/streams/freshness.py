@@ -73,8 +73,9 @@ def background(settings: Settings, rate: float) -> None:
 
 def applied(redis: Redis, settings: Settings) -> int:
     """Events that are in Redis."""
+    names, topic = keys.of(redis), settings.interactions_topic
     return sum(
-        int(redis.hget(keys.ONLY.position(settings.interactions_topic, number), "position") or 0)
+        int(redis.hget(names.position(topic, number), "position") or 0)
         for number in range(settings.topic_partitions)
     )
 

@@ -75,10 +75,11 @@ def main() -> None:
                 position += 500
         applier.close()
         whole = int(redis.info("memory")["used_memory"]) - before
+        names = keys.of(redis)
         counted = sum(
             int(redis.memory_usage(key, samples=0) or 0)
             for user in range(USERS)
-            for key in (keys.ONLY.user(f"user-{user}"), keys.ONLY.history(f"user-{user}"))
+            for key in (names.user(f"user-{user}"), names.history(f"user-{user}"))
         )
     a_user = whole / USERS
     by_keys = counted / USERS

@@ -128,7 +128,7 @@ def fill(settings: Settings, table: pa.Table, catalogue: list[Item]) -> None:
         archive.append(settings.interactions_topic, number, 0, n, whole)
     with connection.connect(settings) as client:
         client.hset(
-            keys.ONLY.items, mapping={item.item_id: encode_json(item) for item in catalogue}
+            keys.of(client).items, mapping={item.item_id: encode_json(item) for item in catalogue}
         )
         mark_ready(client)
 

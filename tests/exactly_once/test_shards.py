@@ -24,7 +24,7 @@ from tests.exactly_once.deletions.steps import act, delete, publish
 from tests.support import eventually
 
 SHARDS = 4
-pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ def _counts(settings: Settings, names: list[str]) -> dict[str, int]:
         }
 
 
+@pytest.mark.process
 def test_each_event_counts_once_in_the_shard_of_its_user_whatever_is_killed_or_emptied(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest
 ) -> None:
