@@ -61,15 +61,17 @@ class Task(NamedTuple):
 
 
 class _Appliers:
-    """What applies the batches of one shard."""
+    """What applies the batches of one shard. `first`: the client of shard 0."""
 
-    def __init__(self, client: Client, planner: Planner, settings: Settings) -> None:
+    def __init__(self, client: Client, first: Client, planner: Planner, settings: Settings) -> None:
         names, hasher = keys.of(client), IdHasher(settings.deletion_salt)
         self.events = Applier(client, planner, settings.history_cap, hasher)
         self._later = LaterEvents(settings, names.shard)
         restoring = Planner(settings.use_cases, settings.experiments, names.shards)
         publish = Publisher(settings, hasher, names.shard).publish
-        self.entries = EntryApplier(client, restoring, settings.history_cap, publish, self._later)
+        self.entries = EntryApplier(
+            client, restoring, settings.history_cap, publish, self._later, first
+        )
 
     def close(self) -> None:
         """Drop the connections."""
@@ -88,7 +90,7 @@ class ApplyThread(threading.Thread):
 
     def __init__(self, shards: Shards, planner: Planner, settings: Settings) -> None:
         super().__init__(name="apply", daemon=True)
-        self._appliers = [_Appliers(client, planner, settings) for client in shards]
+        self._appliers = [_Appliers(client, shards.first, planner, settings) for client in shards]
         self._settings = settings
         self._producer: Producer | None = None
         self._hints = Hints(settings, metrics.hints_lost.inc)

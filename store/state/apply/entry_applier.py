@@ -69,10 +69,13 @@ class EntryApplier:
         history_cap: int,
         publish: Publish,
         later: LaterEvents,
+        first: redis.Redis | None = None,
     ) -> None:
         """`client`: of the shard of the batches. `planner`: plans the events that are counted
-        again. It must not be the planner that plans batches of interactions.
+        again. It must not be the planner that plans batches of interactions. `first`: the client
+        of shard 0, if that is another one.
         """
+        self._first = first or client
         self._client, self._planner, self._cap = client, planner, history_cap
         self._keys = keys.of(client)
         self._publish, self._later = publish, later
@@ -236,7 +239,7 @@ class EntryApplier:
         sets = (
             [
                 self._keys.users_read,
-                *experiments.sets_of_users(self._client, self._client, self._planner.running),
+                *experiments.sets_of_users(self._first, self._client, self._planner.running),
             ]
             if any(kind == "user" for kind, _ in outcome.new)
             else []

@@ -61,11 +61,11 @@ def recover(settings: Settings, shards: Shards) -> int:
     Raises LogUnavailable, StoreUnavailable: retry; ConfigurationError: another DELETION_SALT;
     StoreCorrupt.
     """
-    return sum(_recover(settings, client) for client in shards)
+    return sum(_recover(settings, client, shards.first) for client in shards)
 
 
-def _recover(settings: Settings, client: Client) -> int:
-    recovery = _Recovery(settings, client)
+def _recover(settings: Settings, client: Client, first: Client) -> int:
+    recovery = _Recovery(settings, client, first)
     try:
         for _ in range(_TRIES):
             try:
@@ -82,15 +82,15 @@ def _recover(settings: Settings, client: Client) -> int:
 class _Recovery:
     """One recovery of a shard, with its connections."""
 
-    def __init__(self, settings: Settings, client: Client) -> None:
-        self._settings, self._client = settings, client
+    def __init__(self, settings: Settings, client: Client, first: Client) -> None:
+        self._settings, self._client, self._first = settings, client, first
         self._keys = names = keys.of(client)
         self._hasher = IdHasher(settings.deletion_salt)
         self._publisher = Publisher(settings, self._hasher, names.shard)
         self._later = LaterEvents(settings, names.shard)
         planner = Planner(settings.use_cases, settings.experiments, names.shards)
         self._applier = EntryApplier(
-            client, planner, settings.history_cap, self._publisher.publish, self._later
+            client, planner, settings.history_cap, self._publisher.publish, self._later, first
         )
         self._reader = LogReader(settings, "deletions")
         self._topic = DeletionsTopic(settings, client, self._reader, self._publisher)
@@ -181,7 +181,7 @@ class _Recovery:
         for key in self._client.scan_iter(self._keys.user("*"), count=1000):
             yield "user", self._keys.user_id(key)
         running = self._settings.experiments
-        for key in experiments.sets_of_users(self._client, self._client, running):
+        for key in experiments.sets_of_users(self._first, self._client, running):
             for member, _ in self._client.zscan_iter(key, count=1000):
                 yield "user", member.decode()
         if self._keys.shard == 0:
