@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,11 +72,20 @@ def plan(seed: int, *, is_apache: bool, is_cluster: bool = False) -> list[str]:
 
 
 def run_schedule(
-    broker: KafkaBroker | TansuBroker, directory: Path, seed: int, layout: Layout = ONE_SERVER
+    broker: KafkaBroker | TansuBroker,
+    directory: Path,
+    seed: int,
+    layout: Layout = ONE_SERVER,
+    faults: Sequence[str] = (),
 ) -> Result:
-    """Run one schedule in `directory`. Raises an error of the harness itself."""
+    """Run one schedule in `directory`. `faults`: instead of those that the seed plans.
+
+    Raises an error of the harness itself.
+    """
     started = time.monotonic()
-    names = plan(seed, is_apache=isinstance(broker, KafkaBroker), is_cluster=layout.is_cluster)
+    names = list(faults) or plan(
+        seed, is_apache=isinstance(broker, KafkaBroker), is_cluster=layout.is_cluster
+    )
     world = World(broker, directory, seed, layout, is_compacted="compaction" in names)
     try:
         world.start()

@@ -10,6 +10,7 @@ from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
 from tests.exactly_once.random_schedules.faults import FAULTS
 from tests.exactly_once.random_schedules.schedule import plan, run_schedule
+from tests.exactly_once.random_schedules.world_settings import Layout
 
 
 @pytest.mark.process
@@ -21,6 +22,18 @@ def test_redis_dead_letters_and_archive_equal_the_logs_after_random_faults(
     result = run_schedule(broker, tmp_path, seed)
     print(result)
     assert result.problems == [], f"python -m tests.exactly_once.random_schedules --replay {seed}"
+
+
+@pytest.mark.timeout(180)
+def test_events_count_once_and_no_read_fails_while_a_cluster_moves_slots_and_loses_primaries(
+    broker: KafkaBroker | TansuBroker, tmp_path: Path, seed: int
+) -> None:
+    """A replica takes over that lacks the last writes, and slots move before and after."""
+    layout = Layout(shards=4, is_cluster=True, events_per_s=500)
+    result = run_schedule(broker, tmp_path, seed, layout, ["move-slots", "kill-late", "flush-node"])
+    print(result)
+    assert result.problems == []
+    assert result.reads > 100
 
 
 @pytest.mark.parametrize("is_cluster", [False, True])

@@ -67,6 +67,7 @@ def settings_of(
         model_updates_topic=f"model-updates-{unique}",
         retrain_requests_topic=f"retrain-requests-{unique}",
         session_timeout_s=6.0,
+        api_port=0,
         archive_url=str(directory / "archive"),
         # about five files a second
         archive_file_events=max(150, layout.events_per_s // 5),
