@@ -143,8 +143,9 @@ class LiveView:
                     self._refresh_items(client)
                 popularity.append(self._popularity.read(client))
                 self.exposures.write(client)
-            except SlotMoving as error:  # reads of users find where their keys are
+            except SlotMoving as error:  # the shard answers: reads of users find their keys
                 _log.debug("shard_moving", shard=shard, error=str(error))
+                self.shard_health.mark_working(shard)
             except StoreError as error:
                 self.shard_health.mark_failed(shard, str(error))
                 if not self._catalogue.redis_was_read:

@@ -31,29 +31,29 @@ def slot_of(tag: str) -> int:
     return int(key_slot(tag.encode()))
 
 
-def named_node(host: str | bytes | None, port: str | int, asked: str) -> Node:
-    """The node that a reply names; a host that is not known is the one that was `asked`."""
+def named_node(host: str | bytes | None, port: str | int, by_host: str) -> Node:
+    """The node that a reply of a node at `by_host` names; one without a host is at the same."""
     name = host.decode() if isinstance(host, bytes) else host
-    return (name if name and name != "?" else asked), int(port)
+    return (name if name and name != "?" else by_host), int(port)
 
 
-def primary_of(slot: int, reply: Sequence[Any], asked: Node) -> Node | None:
-    """The primary of `slot` in the reply of the node `asked` to CLUSTER SLOTS.
+def primary_of(slot: int, reply: Sequence[Any], by: Node) -> Node | None:
+    """The primary of `slot` in the reply of the node `by` to CLUSTER SLOTS.
 
     None: the cluster does not serve the slot.
     """
     for first, last, (host, port, *_), *_replicas in reply:
         if int(first) <= slot <= int(last):
-            return named_node(host, port, asked[0])
+            return named_node(host, port, by[0])
     return None
 
 
-def nodes_in(reply: Sequence[Any], asked: Node) -> list[Node]:
+def nodes_in(reply: Sequence[Any], by: Node) -> list[Node]:
     """Every node in the reply to CLUSTER SLOTS."""
     nodes: dict[Node, None] = {}
     for _, _, *servers in reply:
         for host, port, *_ in servers:
-            nodes[named_node(host, port, asked[0])] = None
+            nodes[named_node(host, port, by[0])] = None
     return list(nodes)
 
 
