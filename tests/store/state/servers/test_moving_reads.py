@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from core.errors import StoreUnavailable
@@ -18,6 +19,9 @@ from store.state.servers import client_connections
 from store.state.servers.cluster import slot_of
 from store.state.shards import AsyncShards, Shards, shard_of_user
 from testing.redis_cluster import ClusterNode, RedisCluster
+from tests.api.world import Client, publish, remember, serving, store_items
+from tests.engines.world import ITEMS
+from tests.support import eventually
 
 SHARD = 2
 SLOT = slot_of(str(SHARD))
@@ -111,3 +115,40 @@ def test_a_node_that_hangs_fails_only_the_reads_of_its_users(
     for name, result in zip(PEOPLE, asyncio.run(read()), strict=True):
         assert isinstance(result, StoreUnavailable) == (shard_of_user(name, 4) in hanging)
     cluster.await_ready()
+
+
+def test_an_api_answers_from_a_shard_that_moves(
+    cluster: RedisCluster, cluster_settings: Settings, settings: Settings
+) -> None:
+    """Also where it has what exists once, as the catalogue."""
+    slot = slot_of("0")
+    changed = {"redis_url": cluster_settings.redis_url, "redis_shards": 4, "topic_partitions": 4}
+    clustered = settings.model_copy(update=changed)
+    names = PEOPLE[:30]
+    with Shards(clustered) as shards:
+        assert any(shards.of_user(name) is shards.first for name in names)
+        for name in names:
+            remember(shards.of_user(name), name, "pay", "bank")
+        store_items(shards.first, *ITEMS)
+    publish(clustered)
+
+    def check(api: Client) -> None:
+        for name in names:
+            assert api.get(f"/api/users/{name}").json()["interaction_count"] == 2
+        ready = api.get("/health/ready").json()
+        assert {gap["part"] for gap in ready["missing"]} <= {"kafka"}
+        assert ready["catalogue_items"] == len(ITEMS)
+
+    to = next(node for node in cluster.primaries() if node is not cluster.primary_of(slot))
+    with serving(clustered, api_redis_timeout_s=TIMEOUT_S) as api:
+        eventually(lambda: not api.app.state.service.health.failure("redis"), "Redis answers")
+        check(api)
+        cluster.begin_move(slot, to)
+        while cluster.move_keys(slot, to, 10):
+            check(api)
+        cluster.end_move(slot, to)
+        check(api)
+        with Shards(clustered) as shards:
+            store_items(shards.first, msgspec.structs.replace(ITEMS[0], title="Moved"))
+        path = f"/api/items/{ITEMS[0].item_id}"
+        eventually(lambda: api.get(path).json()["item"]["title"] == "Moved", "a later change")
