@@ -87,7 +87,7 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
         "item_id": item_id,
         "in_catalogue": entry is not None,
         "item": msgspec.to_builtins(entry),
-        "new_item": _new_item(settings, item_id),
+        "new_item": _new_item(settings, shards, item_id),
         "popularity_now": {name: float(f"{share:.3g}") for name, share in shares.items()},
         **{
             f"last_{window}": weights
@@ -218,12 +218,11 @@ def _vector(als: LiveVector | None) -> dict[str, Any] | None:
     )
 
 
-def _new_item(settings: Settings, item_id: str) -> dict[str, Any] | None:
+def _new_item(settings: Settings, clients: Shards, item_id: str) -> dict[str, Any] | None:
     """For a new item: the users in its lists, and how many there were as its factors were made."""
-    with Shards(settings) as clients:
-        shards = LiveShards(clients, settings.history_cap, settings.young_item_users)
-        try:
-            status = shards.factors_status([item_id])[0]
-        finally:
-            shards.close()
+    shards = LiveShards(clients, settings.history_cap, settings.young_item_users)
+    try:
+        status = shards.factors_status([item_id])[0]
+    finally:
+        shards.close()
     return {"users": status.users, "factors_from": status.as_of} if status.users else None
