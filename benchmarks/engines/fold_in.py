@@ -150,6 +150,8 @@ def worker(
         live_group=f"live-{name}",
         metrics_port=free_port(),
         session_timeout_s=6,
+        live_read_s=0.0,  # every user, without a rest
+        live_cpu_share=1.0,
         log_level="warning",
     )
     log.ensure_topics(settings)
