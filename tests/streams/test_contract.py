@@ -104,7 +104,8 @@ def test_asyncapi_names_the_topics_schemas_and_codes_of_the_code() -> None:
             assert (CONTRACT / reference).is_file()
     headers = document["components"]["messages"]["deadLetter"]["headers"]["properties"]
     codes = set(re.findall(r"\w+_?\w*", headers["code"]["description"].split(":")[1]))
-    assert codes == {entry["code"] for entry in EXPECTED.values()}
+    of_partitions = {"foreign_partition"}  # depends on the partition, so it has no example file
+    assert codes == {entry["code"] for entry in EXPECTED.values()} | of_partitions
 
 
 def test_the_schema_names_the_built_in_event_types() -> None:
