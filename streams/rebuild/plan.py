@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException
 
-from core.errors import ArchiveError, LogGap, LogRewound, StoreCorrupt
+from core.errors import ArchiveError, ConfigurationError, LogGap, LogRewound, StoreCorrupt
 from core.redaction import masked_url
 from core.settings import Settings
 from store.archive.archive import Archive
@@ -191,6 +191,12 @@ def _parts(
         for topic in (settings.interactions_topic, settings.items_topic, settings.users_topic):
             ends = archived if topic == settings.interactions_topic else {}
             numbers = _partitions(settings, consumer, topic)
+            if topic != settings.items_topic and len(numbers) % settings.redis_shards:
+                raise ConfigurationError(
+                    f"{topic} has {len(numbers)} partitions, which is no multiple of "
+                    f"REDIS_SHARDS={settings.redis_shards}. Nothing was changed. "
+                    "`python -m streams topics` shows how to add partitions"
+                )
             if surplus := sorted(ends.keys() - set(numbers)):
                 raise LogRewound(
                     f"the archive has the partitions {surplus} of {topic}, the broker has "

@@ -14,6 +14,7 @@ from core.types import Interaction
 from store.log.producer import Producer
 from store.state import keys
 from store.state.entities import users
+from store.state.shards import Shards
 from tests import oracle
 from tests.conftest import Spawn
 from tests.exactly_once.commands import archive, ingest_all, rebuild, run
@@ -99,3 +100,30 @@ def test_idle_users_leave_and_return_and_each_event_counts_once_whatever_is_kill
     rebuild(spawn, "--wipe")
     assert idle_ids(redis) == set()
     oracle.assert_equal(redis, settings)
+
+
+def test_idle_users_of_every_shard_leave_and_return(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
+) -> None:
+    four = settings.model_copy(update={"redis_shards": 4})
+    idle = IDLE[:12]
+    with Producer(settings) as producer:
+        for user_id in idle:
+            producer.interaction(event(user_id, 30))
+    with Shards(four) as shards:
+        child = ingest(REDIS_SHARDS="4")
+        caught_up(shards, four, child)  # type: ignore[arg-type]
+        archive(spawn)
+        run(spawn, "expire", USER_IDLE_DAYS="10", REDIS_SHARDS="4")
+        gone = {keys.of(shards.of_user(one)).user_idle(one).encode() for one in idle}
+        assert set(redis.keys("*:idle")) == gone
+        oracle.assert_equal(shards, four)
+        with Producer(settings) as producer:
+            for user_id in idle:
+                producer.interaction(event(user_id, 0))
+        caught_up(shards, four, child)  # type: ignore[arg-type]
+        archive(spawn)
+        run(spawn, "expire", USER_IDLE_DAYS="10", REDIS_SHARDS="4")
+        assert redis.keys("*:idle") == []
+        oracle.assert_equal(shards, four)
+        assert users.read(shards.of_user(idle[0]), idle[0], 50).events == 2
