@@ -236,14 +236,9 @@ class EntryApplier:
 
     def _deletion_commands(self, outcome: Outcome) -> list[Command]:
         commands: list[Command] = []
-        sets = (
-            [
-                self._keys.users_read,
-                *experiments.sets_of_users(self._first, self._client, self._planner.running),
-            ]
-            if any(kind == "user" for kind, _ in outcome.new)
-            else []
-        )
+        sets = [self._keys.users_read]
+        if any(kind == "user" for kind, _ in outcome.new):
+            sets += experiments.sets_of_users(self._first, self._client, self._planner.running)
         for (kind, digest), place in outcome.new.items():
             identifier = outcome.identifiers.get((kind, digest))
             commands.append(("HSET", deletions.hash_of(self._keys, kind), digest, place.text()))
