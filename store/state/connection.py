@@ -44,14 +44,30 @@ class Client(redis.Redis):
 
         SCAN lists what the node has, also without a slot that it lost.
         """
-        if not isinstance(self.connection_pool, ClusterPool):
-            yield from super().scan_iter(*args, **named)
-            return
-        no_key = self.shard_keys.user("")  # MOVED or ASK where a part of the slot is elsewhere
-        with self.client() as one:  # type: ignore[no-untyped-call]  # a cursor is of one server
-            one.exists(no_key)
+        no_key = self.shard_keys.user("")
+        in_cluster = isinstance(self.connection_pool, ClusterPool)
+        with self._one_connection() as one:
+            if in_cluster:
+                one.exists(no_key)  # MOVED or ASK where a part of the slot is elsewhere
             yield from redis.Redis.scan_iter(one, *args, **named)
-            one.exists(no_key)
+            if in_cluster:
+                one.exists(no_key)
+
+    def hscan_iter(self, *args: Any, **named: Any) -> Iterator[Any]:
+        """As that of redis-py."""
+        with self._one_connection() as one:
+            yield from redis.Redis.hscan_iter(one, *args, **named)
+
+    def zscan_iter(self, *args: Any, **named: Any) -> Iterator[Any]:
+        """As that of redis-py."""
+        with self._one_connection() as one:
+            yield from redis.Redis.zscan_iter(one, *args, **named)
+
+    def _one_connection(self) -> Any:
+        """A client of one connection: the cursor of a SCAN means nothing to another server, which
+        a new connection may reach after a fail-over.
+        """
+        return self.client()  # type: ignore[no-untyped-call]
 
 
 class AsyncClient(redis.asyncio.Redis):

@@ -39,6 +39,9 @@ NOT_A_NUMBER = (
 )
 """Texts of the `ERR` replies of HINCRBY, INCR and ZINCRBY to a stored value that is no number."""
 
+NO_CLUSTER = "cluster support disabled"
+"""Text of the `ERR` reply to CLUSTER of a server that is in no cluster."""
+
 _NO_CREDENTIALS = Rule(
     StoreMisconfigured,
     (
@@ -119,6 +122,13 @@ RULES: Mapping[str, Rule] = {
             "name as one: write redis+cluster://"
         ),
     ),
+    "NOCLUSTER": Rule(
+        StoreMisconfigured,
+        (
+            "REDIS_URL is redis+cluster://, but this server is no node of a cluster: write "
+            "redis:// (with TLS rediss://), or redis+sentinel:// and the sentinels"
+        ),
+    ),
     "NOSCRIPT": Rule(
         StoreMisconfigured, "it does not keep Lua scripts: use Redis 7, Valkey 8 or newer"
     ),
@@ -180,8 +190,8 @@ _LONGEST = 200
 def code_of(error: redis.RedisError) -> str:
     """The code of an error of the client library, which is the key in RULES if there is a rule.
 
-    The code of the reply, or MAXCLIENTS or NOTANUMBER by its text; "" for an error that is not a
-    reply (a lost connection, a timeout).
+    The code of the reply, or MAXCLIENTS, NOCLUSTER or NOTANUMBER by its text; "" for an error that
+    is not a reply (a lost connection, a timeout).
     """
     text = _text(error)
     if _ABORTED in text:
@@ -190,6 +200,8 @@ def code_of(error: redis.RedisError) -> str:
         return str(status)
     if MAX_CLIENTS in text:
         return "MAXCLIENTS"
+    if NO_CLUSTER in text:
+        return "NOCLUSTER"
     # replies ERR: a password for a server without one, `invalid password`
     if isinstance(error, redis.AuthenticationError):
         return "WRONGPASS"

@@ -23,6 +23,7 @@ from store.state.servers.async_pipe import AsyncPipe
 from store.state.servers.cluster import slot_of
 from store.state.shards import AsyncShards, Shards
 from testing.certificates import Certificates
+from testing.redis import RedisServer
 from testing.redis_cluster import ClusterNode, RedisCluster
 from tests.support import eventually, skipped_without_tls
 
@@ -204,6 +205,15 @@ def test_the_address_of_one_node_is_no_address_of_a_cluster(cluster: RedisCluste
     with (
         connection.connect(single) as client,
         pytest.raises(StoreMisconfigured, match=r"node of a cluster: write redis\+cluster://"),
+    ):
+        connection.check_server(client)
+
+
+def test_a_server_alone_is_no_cluster(redis_server: RedisServer) -> None:
+    alone = Settings(redis_url=SecretStr(f"redis+cluster://{redis_server.address}"), redis_shards=4)
+    with (
+        connection.connect(alone) as client,
+        pytest.raises(StoreMisconfigured, match="no node of a cluster: write redis://"),
     ):
         connection.check_server(client)
 
