@@ -60,8 +60,7 @@ def wipe(settings: Settings) -> None:
                 for client in clients:
                     carry_over(client, shards)
         for client in reversed(clients):
-            while _delete(client):  # until a look at all keys finds none
-                pass
+            _delete(client)
             client.unlink(keys.of(client).wipe)
 
 
@@ -124,32 +123,21 @@ def _to_wipe(settings: Settings) -> Iterator[tuple[list[Client], list[int]]]:
         yield clients, numbers
 
 
-def _delete(client: Client) -> bool:
-    """Delete the keys of a shard. False: there were none."""
-    deleted = False
+def _delete(client: Client) -> None:
     batch: list[Any] = []
     for key in _owned(client):
         batch.append(key)
         if len(batch) == KEYS_PER_COMMAND:
             client.unlink(*batch)
             batch.clear()
-            deleted = True
     if batch:
         client.unlink(*batch)
-    return deleted or bool(batch)
 
 
 def _owned(client: Client) -> Iterator[bytes]:
-    """The keys of a shard that are computed from the log.
-
-    SCAN answers for a node, and not for a slot: while a slot moves, some of its keys are at another
-    node. So a key that never exists is looked for before and after, which is an error unless the
-    node has the whole slot.
-    """
+    """The keys of a shard that are computed from the log."""
     names = keys.of(client)
     is_owned = re.compile("|".join(map(translate, names.owned)).encode()).match
-    client.exists(names.user(""))
     for key in client.scan_iter(names.prefix + "*", count=KEYS_PER_COMMAND):
         if is_owned(key):
             yield key
-    client.exists(names.user(""))
