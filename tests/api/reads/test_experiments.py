@@ -139,10 +139,10 @@ def test_exposures_are_recorded_by_user_within_a_refresh(running: Client, redis:
     _answer(running, "colder.colder", query="&engine=als")
     control, colder = EXPERIMENTS.all[0].variants
     eventually(
-        lambda: store.read(redis, colder.id).exposed == {_user("colder.colder"): 2},
+        lambda: store.read([redis], colder.id).exposed == {_user("colder.colder"): 2},
         "both answers noted",
     )
-    assert store.read(redis, control.id).exposed == {_user("colder.control"): 1}
+    assert store.read([redis], control.id).exposed == {_user("colder.control"): 1}
     assert len(redis.keys("experiment:*:exposed")) == 2
 
 
@@ -153,7 +153,7 @@ def test_the_last_exposures_are_recorded_when_the_process_ends(
     path.write_text(TOML)
     with serving(settings, experiments_path=path, refresh_s=600.0) as api:
         _answer(api, "colder.control")
-    assert store.read(redis, EXPERIMENTS.all[0].variants[0].id).exposed == {
+    assert store.read([redis], EXPERIMENTS.all[0].variants[0].id).exposed == {
         _user("colder.control"): 1
     }
 
