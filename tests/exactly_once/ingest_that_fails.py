@@ -29,6 +29,7 @@ from store.state.apply import applier, entries, entry_applier, pending, planner,
 from store.state.apply import deletions as store_deletions
 from store.state.apply.batches import Batch
 from store.state.connection import Pipe
+from store.state.shards import Shards
 from streams.ingest import loop as ingest
 from streams.ingest.apply_thread import ApplyThread
 from streams.ingest.assignment import Assignment
@@ -230,12 +231,13 @@ def _deletions_recovered_at_start_only() -> None:
     """Marks a Redis that was emptied while ingest runs as if it held every deletion."""
     recover, runs = recovery.recover, 0
 
-    def twice(settings: Settings, client: Any) -> int:
+    def twice(settings: Settings, shards: Shards) -> int:
         nonlocal runs
         runs += 1
         if runs <= 2:  # at the start, and when the first partitions are assigned
-            return recover(settings, client)
-        store_deletions.mark_ready(client)
+            return recover(settings, shards)
+        for client in shards:
+            store_deletions.mark_ready(client)
         return 0
 
     recovery.recover = twice
