@@ -47,7 +47,8 @@ def run(settings: Settings, folder: Path) -> None:
 def _port(name: str, address: str) -> int:
     """The port of a server of this host without a password. Raises ConfigurationError."""
     url = urlsplit(address)
-    if url.hostname not in _LOCAL or url.port is None or url.password or url.scheme == "rediss":
+    is_plain = url.scheme != "rediss" and "+" not in url.scheme  # no TLS, Sentinel or cluster
+    if url.hostname not in _LOCAL or url.port is None or url.password or not is_plain:
         raise ConfigurationError(
             f"{name} names no plain server of this host, so there is nothing to start; set it to "
             f"{HOST}:PORT, or use the server that it names"

@@ -20,7 +20,7 @@ from store.log import client as log
 from store.log import ends as log_ends
 from store.log.access import permissions
 from store.log.topics import partitions
-from store.state import keys
+from store.state import keys, shard_numbers
 from store.state.apply import deletions, positions
 from store.state.entities import catalogue, idle_users, popularity, trending, users
 from store.state.inspection import memory as state_memory
@@ -39,8 +39,11 @@ FOREIGN = (
 
 
 def user(settings: Settings, user_id: str) -> dict[str, Any]:
-    """The whole state of a user, and the engine that answers the user. Raises StoreUnavailable."""
-    shards = Shards(settings)
+    """The whole state of a user, and the engine that answers the user.
+
+    Raises StoreUnavailable; ConfigurationError: the state is of another REDIS_SHARDS.
+    """
+    shards = _shards(settings)
     client = shards.of_user(user_id)
     state = users.read(client, user_id, settings.history_cap)
     deletion = deletions.lookup(
@@ -77,9 +80,9 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
     """A catalogue entry, and its popularity by use case: now, last hour, last day, last week.
 
     Now: as a share of the most popular item's. In a window: the weight of the events in it.
-    Raises StoreUnavailable.
+    Raises StoreUnavailable; ConfigurationError: the state is of another REDIS_SHARDS.
     """
-    shards = Shards(settings)
+    shards = _shards(settings)
     entry = catalogue.item(shards.first, item_id)
     names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
     shares = popularity.shares_of_item(shards, names, item_id)
@@ -102,7 +105,7 @@ def partition_positions(settings: Settings) -> list[dict[str, Any]]:
     Raises LogUnavailable, StoreUnavailable, ArchiveError.
     """
     permissions.prepare(settings, permissions.of_positions)
-    shards = Shards(settings)
+    shards = _shards(settings)
     consumer = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-inspect"))
     rows = []
     try:
@@ -195,6 +198,13 @@ def memory(settings: Settings, days: float) -> dict[str, Any]:
         if measured.servers
         else {}
     )
+
+
+def _shards(settings: Settings) -> Shards:
+    """The shards, which have the state. Raises ConfigurationError, StoreUnavailable."""
+    shards = Shards(settings)
+    shard_numbers.check(shards.first)
+    return shards
 
 
 def _partition(settings: Settings, user_id: str) -> int | None:

@@ -7,8 +7,11 @@ import json
 import pytest
 from redis import Redis
 
+from core.errors import ConfigurationError
 from core.settings import Settings
 from store.state import keys
+from store.state.apply import counted_settings
+from store.state.shards import Shards
 from streams.inspection import output, views
 
 LONG_ID = "user-" + "7" * 120
@@ -36,3 +39,19 @@ def test_ids_of_any_length_are_printed_whole(
     printed = capsys.readouterr().out
     assert f"user_id             {LONG_ID}\n" in printed
     assert "…" not in printed
+
+
+def test_a_user_is_shown_in_the_shard_that_has_the_state(
+    settings: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    four = settings.model_copy(update={"redis_shards": 4})
+    with Shards(four) as shards:
+        counted_settings.check(shards.first, four)
+        client = shards.of_user("ann")
+        client.hset(keys.of(client).user("ann"), mapping={"events": 3, "ev:like": 3})
+        shard = keys.of(client).shard
+    view = views.user(four, "ann")
+    assert (view["shard"], view["events"]) == (shard, 3)
+    assert view["keys"][0] == f"{{{shard}}}:user:ann"
+    with pytest.raises(ConfigurationError, match=r"REDIS_SHARDS is 1, but .* REDIS_SHARDS=4"):
+        views.user(settings, "ann")

@@ -46,6 +46,7 @@ from store.log.message import LogMessage
 from store.log.retrain_requests import Request, Requests
 from store.log.topics.check import TopicCheck
 from store.state import connection, retrains
+from store.state.shards import Shards
 from training.job.first import FirstBundle, model_age
 from training.job.retrain import Options, retrain
 
@@ -118,8 +119,9 @@ class Worker:
                         self._first.tried()
 
     def _prepare(self) -> None:
-        with connection.connect(self._settings) as client:
-            connection.check_server(client)
+        with Shards(self._settings) as shards:
+            for client in shards:
+                connection.check_server(client)
         self._topic_check.prepare(refuse=False)
 
     def _handle(self, requests: Requests, message: LogMessage) -> None:
