@@ -10,18 +10,21 @@ from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
 from tests.exactly_once.random_schedules.faults import FAULTS
 from tests.exactly_once.random_schedules.schedule import plan, run_schedule
-from tests.exactly_once.random_schedules.world_settings import Layout
+from tests.exactly_once.random_schedules.world_settings import LAYOUTS, Layout
 
 
 @pytest.mark.process
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("layout", ["server", "shards"])
 def test_redis_dead_letters_and_archive_equal_the_logs_after_random_faults(
-    broker: KafkaBroker | TansuBroker, tmp_path: Path, seed: int, number: int
+    broker: KafkaBroker | TansuBroker, tmp_path: Path, seed: int, layout: str
 ) -> None:
-    result = run_schedule(broker, tmp_path, seed)
+    """With one shard, and with four."""
+    result = run_schedule(broker, tmp_path, seed, LAYOUTS[layout])
     print(result)
-    assert result.problems == [], f"python -m tests.exactly_once.random_schedules --replay {seed}"
+    assert result.problems == [], (
+        f"python -m tests.exactly_once.random_schedules --redis {layout} --replay {seed}"
+    )
 
 
 @pytest.mark.timeout(180)
@@ -30,7 +33,7 @@ def test_events_count_once_and_no_read_fails_while_a_cluster_moves_slots_and_los
 ) -> None:
     """A replica takes over that lacks the last writes, and slots move before and after."""
     layout = Layout(shards=4, is_cluster=True, events_per_s=500)
-    result = run_schedule(broker, tmp_path, seed, layout, ["move-slots", "kill-late", "flush-node"])
+    result = run_schedule(broker, tmp_path, seed, layout, ["move-slots", "kill-late"])
     print(result)
     assert result.problems == []
     assert result.reads > 100
