@@ -1,11 +1,9 @@
-"""Runs `streams ingest` in a process that dies or freezes at a numbered step, or that has a seeded
-bug.
+"""Runs `streams ingest` with a death or a pause at a numbered step, or with a seeded bug.
 
     python -m tests.exactly_once.ingest_that_fails [die=STEP,TIMES] [freeze=STEP,TIMES] [bug=NAME]
 
-dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. The steps of the
-production code are wrapped here; their numbers are those in
-streams/ingest/loop.py (1 to 6) and store/state/apply/applier.py (5.1 to 5.6).
+dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. The steps are
+numbered as in streams/ingest/loop.py (1 to 6) and store/state/apply/applier.py (5.1 to 5.6).
 """
 
 from __future__ import annotations
