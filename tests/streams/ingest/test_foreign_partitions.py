@@ -24,6 +24,7 @@ from store.log.producer import Producer
 from store.log.topics.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
 from store.state import keys
 from store.state.apply.batches import Event
+from store.state.shards import Shards
 from streams.ingest import foreign_partitions
 from streams.ingest.foreign_partitions import ForeignPartitions
 from streams.inspection import views
@@ -142,13 +143,13 @@ class Watch(SimpleNamespace):
 
 
 def foreign_events(
-    redis: Redis, layout: Layout, later: Layout, broker_time: float, users: list[str] = USERS
+    settings: Settings, layout: Layout, later: Layout, broker_time: float, users: list[str] = USERS
 ) -> float:
     """How many events of partition 0 are foreign, when the broker answers `layout` and then
     `later`.
     """
     watch: Any = Watch(layout=layout, answered_at=0.0)
-    detector = ForeignPartitions(redis, "interactions", watch)
+    detector = ForeignPartitions(Shards(settings), "interactions", watch)
     before = REGISTRY.get_sample_value(METRIC) or 0.0
     interactions = [Interaction(f"e-{user}", user, "item-1", "view", 1.0) for user in users]
     detector.add(0, [Event(interaction, broker_time) for interaction in interactions])
@@ -159,17 +160,19 @@ def foreign_events(
 
 
 def test_events_from_before_partitions_were_added_are_not_foreign(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(foreign_partitions, "CHECK_S", 0.0)
     now = time.time()
     four, eight = Layout(4, 0.0), Layout(8, now + PRODUCERS_NOTICE_S)
     own_users = [user for user in USERS if own_partition(user) == 0]
-    assert foreign_events(redis, four, four, now) == len(USERS) - len(own_users)
-    assert foreign_events(redis, eight, eight, now, own_users) == 0, "sent before the addition"
-    assert foreign_events(redis, four, eight, now) == 0, "partitions were added since the check"
+    assert foreign_events(settings, four, four, now) == len(USERS) - len(own_users)
+    assert foreign_events(settings, eight, eight, now, own_users) == 0, "sent before the addition"
+    assert foreign_events(settings, four, eight, now) == 0, "partitions were added since the check"
     grown = Layout(8, now - 1)
-    assert foreign_events(redis, grown, grown, now, own_users) > 0, "producers know all partitions"
+    assert foreign_events(settings, grown, grown, now, own_users) > 0, (
+        "producers know all partitions"
+    )
 
 
 def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
