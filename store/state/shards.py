@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from core.errors import BadEvent
 from core.murmur2 import partition_of, partitions_of
@@ -85,14 +85,47 @@ class UserCheck:
             )
 
 
-class Shards:
+_Client = TypeVar("_Client")
+
+
+class _Clients(Generic[_Client]):
+    """A client of each shard."""
+
+    def __init__(self, settings: Settings, clients: Iterable[_Client]) -> None:
+        self._settings = settings
+        self._clients: tuple[_Client, ...] = tuple(clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __iter__(self) -> Iterator[_Client]:
+        return iter(self._clients)
+
+    def __getitem__(self, shard: int) -> _Client:
+        return self._clients[shard]
+
+    @property
+    def first(self) -> _Client:
+        """The client of shard 0, which has what exists once."""
+        return self._clients[0]
+
+    def of_user(self, user_id: str) -> _Client:
+        """The client of a user's shard."""
+        return self._clients[shard_of_user(user_id, len(self._clients))]
+
+    def of_partition(self, topic: str, partition: int) -> _Client:
+        """The client of the shard that has the position of a partition."""
+        return self._clients[shard_of_partition(self._settings, topic, partition)]
+
+
+class Shards(_Clients[Client]):
     """A client of each shard. Use as a context manager, or `close` it."""
 
     def __init__(self, settings: Settings, timeout_s: float | None = None) -> None:
         """Connects on first use. `timeout_s`: by default REDIS_TIMEOUT_S."""
-        self._settings = settings
-        self._clients = tuple(
-            connection.connect(settings, timeout_s, shard) for shard in range(settings.redis_shards)
+        numbers = range(settings.redis_shards)
+        super().__init__(
+            settings, (connection.connect(settings, timeout_s, shard) for shard in numbers)
         )
 
     def __enter__(self) -> Self:
@@ -106,32 +139,25 @@ class Shards:
     ) -> None:
         self.close()
 
-    def __len__(self) -> int:
-        return len(self._clients)
-
-    def __iter__(self) -> Iterator[Client]:
-        return iter(self._clients)
-
-    def __getitem__(self, shard: int) -> Client:
-        return self._clients[shard]
-
-    @property
-    def first(self) -> Client:
-        """The client of shard 0, which has what exists once."""
-        return self._clients[0]
-
-    def of_user(self, user_id: str) -> Client:
-        """The client of a user's shard."""
-        return self._clients[shard_of_user(user_id, len(self._clients))]
-
-    def of_partition(self, topic: str, partition: int) -> Client:
-        """The client of the shard that has the position of a partition."""
-        return self._clients[shard_of_partition(self._settings, topic, partition)]
-
     def close(self) -> None:
         """Close the connections."""
         for client in self._clients:
             client.close()
+
+
+class AsyncShards(_Clients[AsyncClient]):
+    """As `Shards`, for asyncio."""
+
+    def __init__(self, settings: Settings, timeout_s: float | None = None) -> None:
+        numbers = range(settings.redis_shards)
+        super().__init__(
+            settings, (connection.connect_async(settings, timeout_s, shard) for shard in numbers)
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for client in self._clients:
+            await client.aclose()
 
 
 def by_server(shards: Iterable[Client]) -> dict[str, Client]:
@@ -147,41 +173,3 @@ def by_server(shards: Iterable[Client]) -> dict[str, Client]:
             server = f"{host}:{port}"
         clients.setdefault(server, client)
     return clients
-
-
-class AsyncShards:
-    """As `Shards`, for asyncio."""
-
-    def __init__(self, settings: Settings, timeout_s: float | None = None) -> None:
-        self._settings = settings
-        self._clients = tuple(
-            connection.connect_async(settings, timeout_s, shard)
-            for shard in range(settings.redis_shards)
-        )
-
-    def __len__(self) -> int:
-        return len(self._clients)
-
-    def __iter__(self) -> Iterator[AsyncClient]:
-        return iter(self._clients)
-
-    def __getitem__(self, shard: int) -> AsyncClient:
-        return self._clients[shard]
-
-    @property
-    def first(self) -> AsyncClient:
-        """The client of shard 0, which has what exists once."""
-        return self._clients[0]
-
-    def of_user(self, user_id: str) -> AsyncClient:
-        """The client of a user's shard."""
-        return self._clients[shard_of_user(user_id, len(self._clients))]
-
-    def of_partition(self, topic: str, partition: int) -> AsyncClient:
-        """The client of the shard that has the position of a partition."""
-        return self._clients[shard_of_partition(self._settings, topic, partition)]
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        for client in self._clients:
-            await client.aclose()

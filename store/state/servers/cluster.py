@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 import redis.asyncio
@@ -215,8 +215,15 @@ class ClusterPoolAsync(redis.asyncio.ConnectionPool):
         await self.topology.aclose()
 
 
-class _SlotPlain(connections.Plain):
-    """TCP to the primary of a slot."""
+if TYPE_CHECKING:
+    _Sync = connections.Plain
+    _Async = connections.PlainAsync
+else:
+    _Sync = _Async = object
+
+
+class _ToPrimary(_Sync):
+    """Connects to the primary of a slot."""
 
     def __init__(self, *, topology: Topology, slot: int, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
@@ -227,20 +234,8 @@ class _SlotPlain(connections.Plain):
         return super()._connect()  # type: ignore[no-untyped-call]
 
 
-class _SlotTLS(connections.TLS):
-    """TLS to the primary of a slot."""
-
-    def __init__(self, *, topology: Topology, slot: int, **options: Any) -> None:
-        super().__init__(**options)
-        self._topology, self._slot = topology, slot
-
-    def _connect(self) -> Any:
-        self.host, self.port = self._topology.primary(self._slot)
-        return super()._connect()  # type: ignore[no-untyped-call]
-
-
-class _SlotPlainAsync(connections.PlainAsync):
-    """As `_SlotPlain`."""
+class _ToPrimaryAsync(_Async):
+    """As `_ToPrimary`."""
 
     def __init__(self, *, topology: TopologyAsync, slot: int, **options: Any) -> None:
         super().__init__(**options)
@@ -251,13 +246,17 @@ class _SlotPlainAsync(connections.PlainAsync):
         await super()._connect()  # type: ignore[no-untyped-call]
 
 
-class _SlotTLSAsync(connections.TLSAsync):
-    """As `_SlotTLS`."""
+class _SlotPlain(_ToPrimary, connections.Plain):
+    """TCP."""
 
-    def __init__(self, *, topology: TopologyAsync, slot: int, **options: Any) -> None:
-        super().__init__(**options)
-        self._topology, self._slot = topology, slot
 
-    async def _connect(self) -> None:
-        self.host, self.port = await self._topology.primary(self._slot)
-        await super()._connect()  # type: ignore[no-untyped-call]
+class _SlotTLS(_ToPrimary, connections.TLS):
+    """TLS."""
+
+
+class _SlotPlainAsync(_ToPrimaryAsync, connections.PlainAsync):
+    """TCP, for asyncio."""
+
+
+class _SlotTLSAsync(_ToPrimaryAsync, connections.TLSAsync):
+    """TLS, for asyncio."""

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from core.settings import Settings
 from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
+from tests.exactly_once.conftest import EXPERIMENTS
 
 WINDOW = 100
 """Offsets of the duplicate window: so few that schedules cross windows, and a trimmed head is
@@ -35,17 +36,6 @@ LAYOUTS = {
     "cluster": Layout(shards=4, is_cluster=True, events_per_s=2000),
 }
 
-_EXPERIMENTS = """
-[experiments.blend]
-users = [0.0, 0.6]
-variants = { control = {}, half = { weight = 2, ensemble_als_weight = 0.5 } }
-
-[experiments.colder]
-users = [0.6, 0.9]
-outcomes = ["like", "rating"]
-variants = { control = {}, colder = { cold_start_threshold = 8 } }
-"""
-
 
 def settings_of(
     broker: KafkaBroker | TansuBroker, redis_url: str, directory: Path, layout: Layout
@@ -55,7 +45,7 @@ def settings_of(
     """
     unique = uuid.uuid4().hex[:10]
     experiments = directory / "experiments.toml"
-    experiments.write_text(_EXPERIMENTS)
+    experiments.write_text(EXPERIMENTS)
     return Settings(
         kafka_bootstrap_servers=broker.address,
         redis_url=SecretStr(redis_url),
