@@ -26,7 +26,7 @@ from core.murmur2 import partitions_of
 from store.log.topics.partitions import Layout
 from store.state.apply.batches import Event
 from store.state.entities import users
-from store.state.shards import Shards
+from store.state.shards import Shards, users_by_shard
 from streams import metrics
 from streams.ingest.partition_watch import IngestWatch
 
@@ -136,9 +136,13 @@ class ForeignPartitions:
         ]
         if new:
             try:
-                for partition, user_id in new:
-                    client = self._shards.of_user(user_id)
-                    users.note_partitions(client, [(user_id, partition)])
+                by_shard = users_by_shard({user_id for _, user_id in new}, len(self._shards))
+                for shard, of_shard in by_shard.items():
+                    members = set(of_shard)
+                    notes = [
+                        (user_id, partition) for partition, user_id in new if user_id in members
+                    ]
+                    users.note_partitions(self._shards[shard], notes)
                 self._noted.update(new)
             except StoreUnavailable as error:
                 _log.debug("foreign_partitions_not_noted", error=str(error))

@@ -4,13 +4,14 @@ exclude can be read again. This bounds their memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 import pyarrow.compute as pc
 import structlog
 
 from core.contract.times import is_plausible
-from core.deletions import IdHasher, Kind, record_key
+from core.deletions import KINDS, IdHasher, Kind, record_key
 from core.errors import ArchiveError, ConfigurationError
 from core.settings import Settings
 from store.archive.archive import Archive
@@ -18,6 +19,7 @@ from store.log.reader import LogReader
 from store.log.topics.ids import TopicIds
 from store.state import keys
 from store.state.apply import deletions
+from store.state.connection import Client
 from store.state.shards import Shards
 from streams.ingest.deletions.publisher import Publisher
 
@@ -31,17 +33,20 @@ def drop_out_of_reach(settings: Settings, shards: Shards) -> int:
     While the archive is empty, or of another topic, nothing is dropped: ARCHIVE_URL may point to
     the wrong place. Raises LogUnavailable, StoreUnavailable, StoreCorrupt.
     """
-    dropped = 0
-    with LogReader(settings, "reach") as reader:
-        for kind, topic in (("user", settings.users_topic), ("item", settings.items_topic)):
-            dropped += _drop(settings, shards, reader, kind, topic)  # type: ignore[arg-type]
-    return dropped
-
-
-def _drop(settings: Settings, shards: Shards, reader: LogReader, kind: Kind, topic: str) -> int:
-    clients = [client for client in shards if deletions.count(client, kind)]
-    if not clients:
+    holders = {
+        kind: [client for client in shards if deletions.count(client, kind)] for kind in KINDS
+    }
+    if not any(holders.values()):
         return 0
+    with LogReader(settings, "reach") as reader:
+        return sum(
+            _drop(settings, clients, reader, kind) for kind, clients in holders.items() if clients
+        )
+
+
+def _drop(settings: Settings, clients: Sequence[Client], reader: LogReader, kind: Kind) -> int:
+    """Drop the deletions of `kind` in the shards of `clients`."""
+    topic = settings.users_topic if kind == "user" else settings.items_topic
     oldest = [_oldest_in_log(reader, topic)]
     if kind == "user":
         archived = _oldest_in_archive(settings)
@@ -51,8 +56,8 @@ def _drop(settings: Settings, shards: Shards, reader: LogReader, kind: Kind, top
     reach = min(oldest)
     dropped = 0
     for client in clients:
-        places = dict(deletions.scan(client, kind))
-        old = {digest: place for digest, place in places.items() if place.time < reach}
+        scanned = deletions.scan(client, kind)
+        old = {digest: place for digest, place in scanned if place.time < reach}
         if old:
             hasher, shard = IdHasher(settings.deletion_salt), keys.of(client).shard
             outdated = [record_key(kind, digest, place) for digest, place in old.items()]
