@@ -117,6 +117,7 @@ def running(folder: Path) -> Iterator[Shop]:
             "api_keys": frozenset({SecretStr(WRITER)}),
             "api_admin_keys": frozenset({SecretStr(ADMIN)}),
             "api_port": 0,  # any free one
+            "api_redis_timeout_s": 5.0,  # a busy machine must not make an answer degraded
             "enable_two_tower": False,
             "tune_seconds": 0.0,
             "experiments_path": experiments,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from tests.page import shop as shops
 from tests.page.conftest import Open
@@ -155,6 +155,31 @@ def test_an_item_is_searched_by_text_and_shown_with_its_users(shop: Shop, open_p
     users = shop.get("/api/items/startup-9/users")["users"]
     rows = page.get_by_role("region", name="Users who would like it").locator("tbody th")
     expect(rows).to_have_text([user["user_id"] for user in users])
+
+
+@pytest.mark.parametrize(("refusals", "heading"), [(2, "Popularity over time"), (3, None)])
+def test_a_read_that_the_server_cannot_answer_now_is_sent_again_twice(
+    shop: Shop, open_page: Open, refusals: int, heading: str | None
+) -> None:
+    page = open_page(f"{shop.url}/#/items").page
+    refused: list[str] = []
+
+    def refuse(route: Route) -> None:
+        if len(refused) == refusals:
+            route.fallback()
+            return
+        refused.append(route.request.url)
+        body = json.dumps({"error": "store_unavailable", "detail": "Redis does not answer"})
+        route.fulfill(status=503, headers={"retry-after": "1"}, body=body)
+
+    page.route("**/api/items/startup-9/activity", refuse)
+    page.goto(f"{shop.url}/#/items/startup-9")
+    if heading is None:
+        expect(page.get_by_role("alert")).to_have_text("Redis does not answer")
+    else:
+        expect(page.get_by_role("heading", name=heading)).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+    assert len(refused) == refusals
 
 
 def test_an_experiment_shows_its_counts_and_its_verdict(shop: Shop, open_page: Open) -> None:

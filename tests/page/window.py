@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ _WAIT_MS = 20_000
 _SETTLED_MS = 4000
 """Until a page shows all that it has asked for, when its structure is stored."""
 _SEVERE = {"serious", "critical"}
-_REFUSED = "the server responded with a status of 4"
+_REFUSED = re.compile("the server responded with a status of (4|503)")
 """Chromium reports refused requests too: the page shows their cause, or asks for a key."""
 _OUTLINE = Path(__file__).with_name("outline.js").read_text("utf-8")
 
@@ -84,7 +86,11 @@ class Window:
         deadline = time.monotonic() + _WAIT_MS / 1000
         while (lines := self.page.evaluate(_OUTLINE)) != stored and time.monotonic() < deadline:
             self.page.wait_for_timeout(100)
-        assert lines == stored, f"{UPDATE}=1 stores the new structure in {file}"
+        difference = "\n".join(difflib.unified_diff(stored, lines, "stored", "shown", lineterm=""))
+        assert lines == stored, (
+            f"{difference}\n{self.page.inner_text('main')}\n"
+            f"{UPDATE}=1 stores the new structure in {file}"
+        )
 
     def enter_key(self, key: str) -> None:
         """Type a key where the page asks for one."""
@@ -112,7 +118,7 @@ class Window:
         raise AssertionError(f"{key} does not reach {focused!r}; it reaches {seen}")
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and _REFUSED not in message.text:
+        if message.type in ("error", "warning") and not _REFUSED.search(message.text):
             self.errors.append(f"{message.type}: {message.text} {message.location.get('url', '')}")
 
     def _check(self, request: Request) -> None:

@@ -5,12 +5,16 @@
 
 import { confirmed, element, field } from "./elements.js";
 
-/** An answer that is no success: `status`, `word` (stable) and `message` (a sentence). */
+/**
+ * An answer that is no success: `status`, `word` (stable) and `message` (a sentence).
+ * `retryAfter`: seconds after which the same request may succeed; 0: it is not known to.
+ */
 export class HttpError extends Error {
-  constructor(status, word, detail) {
+  constructor(status, word, detail, retryAfter = 0) {
     super(detail);
     this.status = status;
     this.word = word;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -65,9 +69,10 @@ export function urlOf(path) {
 }
 
 async function errorOf(response) {
+  const retryAfter = response.status === 503 ? Number(response.headers.get("retry-after")) : 0;
   try {
     const { error, detail } = await response.json();
-    return new HttpError(response.status, error, detail);
+    return new HttpError(response.status, error, detail, retryAfter);
   } catch {
     return new HttpError(response.status, "", `the server answered with status ${response.status}`);
   }
@@ -106,11 +111,24 @@ export async function request(method, path, { body, accept = "application/json",
   }
 }
 
-/** The JSON of a read. `path` as "api/models"; `query`: its parameters, null ones left out. */
+const MOST_READS = 3;
+
+/**
+ * The JSON of a read. `path` as "api/models"; `query`: its parameters, null ones left out. A server
+ * that answers 503 and says when to ask again (Retry-After, in seconds) is asked again, twice.
+ */
 export async function get(path, { query = {}, signal } = {}) {
   const entries = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const text = new URLSearchParams(entries).toString();
-  return (await request("GET", text ? `${path}?${text}` : path, { signal })).json();
+  for (let reads = 1; ; reads += 1) {
+    try {
+      return await (await request("GET", text ? `${path}?${text}` : path, { signal })).json();
+    } catch (error) {
+      if (!error.retryAfter || reads === MOST_READS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfter));
+      signal?.throwIfAborted();
+    }
+  }
 }
 
 /** The JSON answer to a write (POST, PUT, PATCH, DELETE). */
