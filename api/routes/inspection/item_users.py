@@ -17,6 +17,7 @@ from api.schemas.document import DocumentedApp
 from api.schemas.item_details import ItemUser, ItemUsers, UserMatches
 from api.service import Service
 from core.types import Request, UserState
+from engines.base import NotApplicable
 from engines.recommender import Recommender
 from models.als import Floats
 from store.state.entities.histories import item_sets, with_events
@@ -25,7 +26,11 @@ from store.state.shards import Shards
 MOST = 20
 """Users in an answer: each is answered once to see the item's rank."""
 SPARE = 4
-"""Candidates for each place: those who have an event with the item are left out."""
+"""Candidates for each place, whose histories are read at once: those who have an event with the
+item are left out.
+"""
+MOST_CANDIDATES = 400
+"""Candidates at most: the best of a popular item have an event with it, all of them at times."""
 MOST_MATCHES = 50
 """Users that a search names at most."""
 
@@ -113,13 +118,21 @@ class ItemUserRoutes:
     def _compare(
         self, version: str | None, item_id: str, factors: Floats, limit: int
     ) -> dict[str, float]:
-        """User -> score. Runs in the worker's thread."""
+        """User -> score. Runs in the worker's thread. Raises NotApplicable: there is none."""
         settings = self._service.settings
-        scores = dict(self._trained.load(version).keenest(factors, SPARE * limit))
+        scores = dict(self._trained.load(version).keenest(factors, MOST_CANDIDATES))
+        candidates, new = list(scores), list[str]()
         with Shards(settings, settings.api_redis_timeout_s) as shards:
-            users = with_events(shards, list(scores))
-            items = item_sets(shards, users, settings.history_cap)
-        new = [name for name, seen in zip(users, items, strict=True) if item_id not in seen]
+            while candidates and len(new) < limit:
+                users = with_events(shards, candidates[: SPARE * limit])
+                items = item_sets(shards, users, settings.history_cap)
+                new += [name for name, had in zip(users, items, strict=True) if item_id not in had]
+                candidates = candidates[SPARE * limit :]
+        if not new:
+            raise NotApplicable(
+                f"of the {len(scores)} users whose vector scores {item_id} highest, each has an "
+                "event with it or was deleted"
+            )
         return {name: scores[name] for name in new[:limit]}
 
     async def _with_ranks(

@@ -95,10 +95,24 @@ def test_the_users_who_would_like_an_item_have_not_had_it(trained: Client) -> No
     shown = trained.get("/api/recommendations/fin?limit=100").json()["recommendations"]
     ranks = {line["item_id"]: line["rank"] for line in shown}
     assert answer.users[1].shown_at == ranks["coin"], "the rank is that of the user's answer"
-    assert checked(trained.get("/api/items/pay/users").json(), ItemUsers).users == []
+    liked_by_all = checked(trained.get("/api/items/pay/users").json(), ItemUsers)
+    assert liked_by_all.users == []
+    assert "each has an event with it" in (liked_by_all.cause or "")
     one = checked(trained.get("/api/items/coin/users?limit=1").json(), ItemUsers)
     assert [user.user_id for user in one.users] == ["fin-too"]
     assert trained.get("/api/items/coin/users?limit=21").status_code == 422
+
+
+def test_users_without_the_item_are_found_behind_many_who_had_it(
+    settings: Settings, redis: Redis
+) -> None:
+    people = {f"had-{number}": (9.0, 1.0) for number in range(30)} | {"new": (1.0, 1.0)}
+    publish_users(settings, people)
+    for name in people:
+        remember(redis, name, *(["bank"] if name == "new" else ["bank", "coin"]))
+    with serving(settings) as client:
+        answer = checked(client.get("/api/items/coin/users?limit=1").json(), ItemUsers)
+        assert [user.user_id for user in answer.users] == ["new"]
 
 
 def test_deleted_users_are_left_out_and_an_unknown_item_has_a_cause(
