@@ -5,7 +5,7 @@ DEMO ?= live
 # From the command line only: an exported SERVERS of something else must not lead the demo to other servers.
 DEMO_SERVERS := $(if $(filter command,$(origin SERVERS)),--servers $(SERVERS))
 # Test files run side by side, each worker with servers of its own: most tests wait. 0 runs them in one process.
-WORKERS ?= 3
+WORKERS ?= 4
 BIN := $(VENV)/bin
 lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut -d ' ' -f 1)
 DEMO_STAMP := $(call lock_stamp,demo)
@@ -47,7 +47,7 @@ demo: $(DEMO_STAMP)
 	@$(BIN)/python -m demo $(if $(filter once,$(DEMO)),--once) $(DEMO_SERVERS)
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 matrix: $(DEV_STAMP)
 	$(BIN)/python -m tests.secured.matrix

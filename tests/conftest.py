@@ -26,6 +26,17 @@ from testing.tansu import TansuBroker
 Spawn = Callable[..., Child]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files with the longest time limit first: none is left to run alone at the end."""
+    limits: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        limit = float(mark.args[0]) if mark is not None else 0.0
+        limits[item.path] = max(limit, limits.get(item.path, 0.0))
+    items.sort(key=lambda item: -limits[item.path])
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "broker" not in metafunc.fixturenames and "own_broker" not in metafunc.fixturenames:
         return
