@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
 
 from core.codec import decode_interaction, decode_item, decode_user, require_key
 from core.settings import Settings
@@ -24,6 +25,7 @@ from eddyline_client import (
     MissingDependency,
     Unavailable,
 )
+from eddyline_client.connection_log import ConnectionLog
 from store.log.client import admin, ensure_topics
 from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
@@ -148,6 +150,13 @@ def test_without_a_broker_one_error_is_raised_and_its_cause_is_logged_once(
         EventProducer("127.0.0.1:9", connect_timeout_s=1)
     assert time.monotonic() - began < 10
     assert 1 <= len(caplog.records) <= 5, caplog.text
+
+
+def test_that_all_brokers_are_down_does_not_hide_the_cause() -> None:
+    connections = ConnectionLog("127.0.0.1:9")
+    connections.error(KafkaError(KafkaError._TRANSPORT, "Connection refused"))
+    connections.error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    assert connections.last_error == "Connection refused"
 
 
 @pytest.mark.process

@@ -43,7 +43,10 @@ class ConnectionLog:
 
     def error(self, error: confluent_kafka.KafkaError) -> None:
         """Note the last error and a refusal; begin an outage when no broker is reachable."""
-        self.last_error, name = error.str(), error.name()
+        name = error.name()
+        # "1/1 brokers are down" must not hide the cause, which comes before it
+        if name != "_ALL_BROKERS_DOWN" or not self.last_error:
+            self.last_error = error.str()
         if name in ("_AUTHENTICATION", "_SSL"):
             self.refusal = error.str()
         self._log_once(f"kafka_error code={name} error={error.str()}")
