@@ -18,7 +18,14 @@ from api.live_view.new_items import NewItemFollower
 from api.live_view.popularity import OfShard, PopularityFollower
 from api.metrics import Metrics
 from core.deletions import IdHasher
-from core.errors import ModelError, SlotMoving, StoreError, StoreMisconfigured, StoreUnavailable
+from core.errors import (
+    ConfigurationError,
+    ModelError,
+    SlotMoving,
+    StoreError,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
 from core.experiments import Variant
 from core.process.background import in_background, pause
 from core.settings import Settings
@@ -32,6 +39,7 @@ from models.bundle import Bundle
 from models.popular import Popularity
 from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
+from store.state import shard_numbers
 from store.state.connection import Client
 from store.state.entities.experiments import Exposures
 from store.state.read_users import ReadUsers
@@ -135,6 +143,8 @@ class LiveView:
 
     def _refresh_from_redis(self) -> None:
         """Read each shard and write to it. A shard that fails is reported; the others go on."""
+        if self._is_state_of_others():
+            return
         self._popularity.begin()
         popularity: list[OfShard] = []
         for shard, client in enumerate(self._shards):
@@ -158,6 +168,20 @@ class LiveView:
             self._popularity.update(popularity, self.current, self._swap_popularity)
             self._metrics.refreshed.set_to_current_time()
         self._write_read_users()
+
+    def _is_state_of_others(self) -> bool:
+        """Whether Redis has state of another REDIS_SHARDS. Each shard fails then: this process
+        would take users with a history for new ones.
+        """
+        try:
+            shard_numbers.check(self._shards.first)
+        except ConfigurationError as error:
+            for shard in range(len(self._shards)):
+                self.shard_health.mark_failed(shard, str(error))
+            return True
+        except StoreError as error:  # shard 0 is read next, and reported
+            _log.debug("redis_shards_not_checked", error=str(error))
+        return False
 
     def _refresh_items(self, client: Client) -> None:
         """Read the catalogue and the new items in shard 0. Raises StoreError."""

@@ -23,7 +23,7 @@ from store import start
 from store.log import client as log
 from store.log.access import permissions
 from store.log.topics.check import TopicCheck
-from store.state import connection
+from store.state import connection, shard_numbers
 from store.state.shards import Shards
 from streams import metrics
 from streams.live import schedules
@@ -160,6 +160,7 @@ def run(settings: Settings) -> None:
         with Shards(settings) as shards:
             for client in shards:
                 connection.check_server(client)
+            shard_numbers.check(shards.first)
         check.prepare(refuse=False)
 
     if not start.until_ready(settings, stopped, prepare):

@@ -15,6 +15,7 @@ from core.settings import Settings
 from core.types import Recommendations
 from models.registry import Registry
 from store.log.client import ensure_topics
+from store.state.apply import counted_settings
 from testing.apache import KafkaBroker
 from testing.redis import RedisServer
 from testing.tansu import TansuBroker
@@ -100,6 +101,22 @@ def test_a_hanging_redis_delays_one_read_by_its_timeout(
         finally:
             own_redis_server.child.signal(signal.SIGCONT)
         eventually(lambda: "redis" not in client.get("/health/ready").text, "Redis is back")
+
+
+def test_state_of_another_number_of_shards_is_named_and_nobody_looks_new(
+    settings: Settings, redis: Redis
+) -> None:
+    publish(settings)
+    store_items(redis, *ITEMS)
+    remember(redis, "warm", "pay", "bank", events=7)
+    counted_settings.check(redis, settings)
+    with serving(settings, redis_shards=4) as client:
+        until_missing(client, "redis")
+        assert "state of REDIS_SHARDS=1" in client.get("/health/ready").text
+        answer = client.get(f"{FOR_DEVELOPER}/warm").json()
+        assert (answer["method_used"], answer["degraded"]) == ("popular", True)
+        redis.flushall()  # as `rebuild --wipe` does
+        until_missing(client)
 
 
 @pytest.mark.process

@@ -31,6 +31,7 @@ def test_the_number_of_shards_changes_by_a_rebuild_and_back_with_the_same_counts
     advice = "REDIS_SHARDS is 4, but this Redis has state of REDIS_SHARDS=1"
     assert_stops(ingest(REDIS_SHARDS="4"), advice)
     assert_stops(spawn("streams", "rebuild", REDIS_SHARDS="4"), advice)
+    assert_stops(spawn("streams", "live", REDIS_SHARDS="4"), advice)
     oracle.assert_equal(redis, settings)
 
     plan = rebuild(spawn, "--wipe", REDIS_SHARDS="4")
