@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from redis import Redis
 from core.errors import ProcessFailed
 from testing.apache import KafkaBroker
 from testing.process import ROOT, Child, end_leftovers
-from testing.redis import PROGRAM, RedisServer, SentinelGroup, redis_binary
+from testing.redis import PROGRAM, RedisServer, SentinelGroup, redis_binary, wheel_program
 from testing.tansu import TansuBroker
 from tests.support import eventually
 
@@ -40,6 +41,12 @@ def test_the_valkey_of_the_wheel_runs_without_a_server_on_path(
     monkeypatch.setenv("PATH", str(tmp_path))
     with RedisServer(tmp_path / "redis") as server, Redis.from_url(server.url) as client:
         assert client.info("server")["server_name"] == "valkey"
+
+
+@pytest.mark.skipif(find_library("jemalloc") is None, reason="this machine has no jemalloc")
+def test_the_valkey_of_the_wheel_gets_the_jemalloc_of_the_machine(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis", binary=wheel_program()) as server:
+        assert "jemalloc" in Path(f"/proc/{server.child.pid}/maps").read_text()
 
 
 def test_redis_server_names_the_program_of_servers_and_sentinels(
