@@ -104,7 +104,7 @@ class Service:
         timeout_s = self.settings.api_redis_timeout_s
         self._shards = AsyncShards(self.settings, timeout_s)
         self._reader = UserReader(self._shards, self.settings.history_cap, timeout_s)
-        self.entries = EntryReader(self._shards)
+        self.entries = EntryReader(self._shards, timeout_s)
         self._arrivals = Arrivals(self._shards, timeout_s, self._topic_ids)
         self._read_your_writes = ReadYourWrites(
             self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions
@@ -132,6 +132,7 @@ class Service:
         if self._reader is not None:
             await self._reader.close()
             await self._arrivals.close()
+            await self.entries.close()
             await self._shards.aclose()
         try:
             await asyncio.to_thread(self.producer.close)

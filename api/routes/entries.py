@@ -214,9 +214,8 @@ class Entries:
                 )
             return await self._kind.read(self._service.entries, identifier)
         except (LogUnavailable, StoreError) as error:
-            raise unavailable(
-                "log_unavailable", f"the {self._kind.name} cannot be read: {error}"
-            ) from None
+            word = "log_unavailable" if isinstance(error, LogUnavailable) else "store_unavailable"
+            raise unavailable(word, f"the {self._kind.name} cannot be read: {error}") from None
 
     async def _publish(self, identifier: str, value: bytes | None) -> Response:
         try:

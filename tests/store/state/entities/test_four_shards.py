@@ -60,12 +60,13 @@ def test_every_user_is_read_with_events_history_and_profile(
         assert [state.history[0].item_id for state in states[1:]] == [
             f"item-{number}" for number in range(1, 40)
         ]
-        entries = EntryReader(clients)
+        entries = EntryReader(clients, 5.0)
         for name, state in zip(PEOPLE, states, strict=True):
             assert (
                 state.profile == await entries.user(name) == User(user_id=name, roles=["developer"])
             )
         await reader.close()
+        await entries.close()
         await clients.aclose()
 
     asyncio.run(read())

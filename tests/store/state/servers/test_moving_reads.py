@@ -9,11 +9,14 @@ import asyncio
 import msgspec
 import pytest
 
+from core.codec import encode_json
 from core.errors import StoreUnavailable
 from core.settings import Settings
+from core.types import User
 from store.log.topics.ids import TopicIds
 from store.state import keys
 from store.state.entities.arrivals import Arrivals
+from store.state.entities.entries import EntryReader
 from store.state.entities.reader import UserReader
 from store.state.servers import client_connections
 from store.state.servers.cluster import slot_of
@@ -37,13 +40,14 @@ def _long_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def people(cluster_settings: Settings) -> list[str]:
-    """PEOPLE have as many events as their number, and their vectors and histories."""
+    """PEOPLE have as many events as their number, and histories and profiles."""
     with Shards(cluster_settings) as shards:
         for number, name in enumerate(PEOPLE):
             client = shards.of_user(name)
             mine = keys.of(client)
             client.hset(mine.user(name), "events", str(number + 1))
             client.rpush(mine.history(name), f"1700000000 like item-{number}")
+            client.set(mine.profile(name), encode_json(User(user_id=name)))
     return PEOPLE
 
 
@@ -59,7 +63,9 @@ def test_no_read_fails_while_a_slot_moves(
 ) -> None:
     topic = cluster_settings.interactions_topic
 
-    async def read_all(reader: UserReader) -> None:
+    async def read_all(reader: UserReader, entries: EntryReader) -> None:
+        profiles = await asyncio.gather(*(entries.user(name) for name in PEOPLE))
+        assert profiles == [User(user_id=name) for name in PEOPLE]
         states = await asyncio.gather(*(reader.read(name) for name in PEOPLE))
         assert [state.events for state in states] == list(range(1, 201))
         assert [len(state.history) for state in states] == [1] * 200
@@ -69,20 +75,22 @@ def test_no_read_fails_while_a_slot_moves(
         mine = shards[SHARD]
         await mine.hset(keys.of(mine).position(topic, SHARD), "position", "8")
         reader = UserReader(shards, 50, TIMEOUT_S)
+        entries = EntryReader(shards, TIMEOUT_S)
         arrivals = Arrivals(shards, TIMEOUT_S, TopicIds(cluster_settings, [topic]))
-        await read_all(reader)
+        await read_all(reader, entries)
         to = other_primary(cluster)
         await asyncio.to_thread(cluster.begin_move, SLOT, to)
         while await asyncio.to_thread(cluster.move_keys, SLOT, to, 10):
-            await read_all(reader)
+            await read_all(reader, entries)
             assert await arrivals.wait(topic, SHARD, 7, TIMEOUT_S)
         moving = asyncio.create_task(asyncio.to_thread(cluster.end_move, SLOT, to))
         while not moving.done():
-            await read_all(reader)
-        await read_all(reader)
+            await read_all(reader, entries)
+        await read_all(reader, entries)
         assert await arrivals.wait(topic, SHARD, 7, TIMEOUT_S)
         await moving
         await reader.close()
+        await entries.close()
         await arrivals.close()
         await shards.aclose()
 
