@@ -170,11 +170,12 @@ def serving(settings: Settings, **changed: Any) -> Iterator[Client]:
     for name, value in changed.items():
         if name.endswith("keys"):
             changed[name] = frozenset(SecretStr(key) for key in value.split(",") if key)
-    app = create_app(
-        settings.model_copy(
-            update={"api_keys": frozenset({SecretStr(KEY)}), "refresh_s": 0.05, **changed}
-        )
-    )
+    of_tests = {
+        "api_keys": frozenset({SecretStr(KEY)}),
+        "refresh_s": 0.05,
+        "api_redis_timeout_s": 2.0,  # a busy machine must not make an answer degraded
+    }
+    app = create_app(settings.model_copy(update={**of_tests, **changed}))
     with (
         anyio.from_thread.start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),
