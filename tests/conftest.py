@@ -7,6 +7,7 @@ Apache Kafka only (what needs a log that survives the broker).
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from core.settings import Settings
+from testing import ports
 from testing.apache import KafkaBroker, kafka_home
 from testing.brokers import BrokerKind
 from testing.brokers import broker as make_broker
@@ -24,6 +26,15 @@ from testing.redis import RedisServer
 from testing.tansu import TansuBroker
 
 Spawn = Callable[..., Child]
+
+
+def pytest_configure() -> None:
+    """Give each of the workers that run side by side ports of its own: one must not take the port
+    of a server that another is about to start, or start again.
+    """
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        ports.PORTS = ports.PORTS[int(worker.removeprefix("gw")) :: workers]
 
 
 @pytest.hookimpl(trylast=True)

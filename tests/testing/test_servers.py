@@ -16,11 +16,18 @@ from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
 from core.errors import ProcessFailed
+from testing import ports
 from testing.apache import KafkaBroker
 from testing.process import ROOT, Child, end_leftovers
 from testing.redis import PROGRAM, RedisServer, SentinelGroup, redis_binary, wheel_program
 from testing.tansu import TansuBroker
 from tests.support import eventually
+
+
+def test_a_free_port_is_picked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "PORTS", ports.PORTS[:300])
+    picked = [ports.free_port() for _ in range(50)]
+    assert len(set(picked)) == 50
 
 
 def test_redis_keeps_acknowledged_writes_through_a_crash(own_redis_server: RedisServer) -> None:
