@@ -143,16 +143,19 @@ class LiveView:
 
     def _refresh_from_redis(self) -> None:
         """Read each shard and write to it. A shard that fails is reported; the others go on."""
-        if self._is_state_of_others():
-            return
         self._popularity.begin()
         popularity: list[OfShard] = []
         for shard, client in enumerate(self._shards):
             try:
                 if shard == 0:
+                    shard_numbers.check(client)
                     self._refresh_items(client)
                 popularity.append(self._popularity.read(client))
                 self.exposures.write(client)
+            except ConfigurationError as error:  # users with a history would look new
+                for failing in range(len(self._shards)):
+                    self.shard_health.mark_failed(failing, str(error))
+                return
             except SlotMoving as error:  # the shard answers: reads of users find their keys
                 _log.debug("shard_moving", shard=shard, error=str(error))
                 self.shard_health.mark_working(shard)
@@ -168,20 +171,6 @@ class LiveView:
             self._popularity.update(popularity, self.current, self._swap_popularity)
             self._metrics.refreshed.set_to_current_time()
         self._write_read_users()
-
-    def _is_state_of_others(self) -> bool:
-        """Whether Redis has state of another REDIS_SHARDS. Each shard fails then: this process
-        would take users with a history for new ones.
-        """
-        try:
-            shard_numbers.check(self._shards.first)
-        except ConfigurationError as error:
-            for shard in range(len(self._shards)):
-                self.shard_health.mark_failed(shard, str(error))
-            return True
-        except StoreError as error:  # shard 0 is read next, and reported
-            _log.debug("redis_shards_not_checked", error=str(error))
-        return False
 
     def _refresh_items(self, client: Client) -> None:
         """Read the catalogue and the new items in shard 0. Raises StoreError."""

@@ -1,6 +1,6 @@
 """Measures what an event costs each Redis program: `python -m benchmarks.redis_programs`.
 
-The transactions of ingest (250 events of 20,000 users on 10,000 items, and their popularity) are
+The transactions of ingest (250 events of 10,000 users on 10,000 items, and their popularity) are
 applied to the wheel's Valkey, to the same without the jemalloc of the machine, and to redis-server,
 in turn; the medians count. The reference is redis-server, which must be on PATH.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import statistics
 import sys
 import tempfile
@@ -20,9 +19,9 @@ import psutil
 from pydantic import SecretStr
 
 from benchmarks.measurements import record
+from benchmarks.peers.events import interactions
 from core.deletions import IdHasher
 from core.settings import Settings
-from core.types import Interaction
 from store.state import connection
 from store.state.apply.applier import Applier
 from store.state.apply.batches import Event, KnownDeletions, OffsetRange
@@ -31,7 +30,7 @@ from store.state.apply.pending import Mark, PendingPopularity
 from store.state.apply.planner import Planner
 from testing.redis import RedisServer, program_on_path, wheel_program
 
-USERS, ITEMS, BATCH = 20_000, 10_000, 250
+BATCH = 250
 COMMAND = "python -m benchmarks.redis_programs"
 WHEEL, BARE_WHEEL, REFERENCE = "wheel", "wheel, libc", "redis-server"
 
@@ -39,25 +38,6 @@ WHEEL, BARE_WHEEL, REFERENCE = "wheel", "wheel, libc", "redis-server"
 class _WithoutPreload(RedisServer):
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
-
-
-def events_of(count: int) -> list[Event]:
-    """Random events of the last minutes; the popular items more often."""
-    pick, now = random.Random(1), time.time()
-    types = ["view"] * 7 + ["click"] * 2 + ["like"]
-    return [
-        Event(
-            Interaction(
-                event_id=str(number),
-                user_id=f"user-{pick.randrange(USERS)}",
-                item_id=f"startup-{int(ITEMS * pick.random() ** 2)}",
-                event_type=pick.choice(types),
-                timestamp=now + (number - count) / 1000,
-            ),
-            now,
-        )
-        for number in range(count)
-    ]
 
 
 def cost(server: RedisServer, events: list[Event]) -> float:
@@ -96,7 +76,7 @@ def main() -> None:
     reference = program_on_path(REFERENCE)
     if reference is None:
         sys.exit("benchmarks.redis_programs needs redis-server 7 or newer on PATH")
-    events = events_of(arguments.events)
+    events = [Event(event, time.time()) for event in interactions(arguments.events)]
     costs: dict[str, list[float]] = {WHEEL: [], BARE_WHEEL: [], REFERENCE: []}
     for _ in range(arguments.rounds):
         for name, of_program in costs.items():

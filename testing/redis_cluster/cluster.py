@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -41,10 +41,9 @@ class RedisCluster:
     ) -> None:
         self._primaries, self._replicas = primaries, replicas
         self._certificates, self._password = certificates, password
-        ports = _free_ports()
         self.nodes = [
             ClusterNode(
-                directory / f"node-{number}", (next(ports), next(ports)), certificates, password
+                directory / f"node-{number}", (free_port(), free_port()), certificates, password
             )
             for number in range(primaries + replicas)
         ]
@@ -201,15 +200,6 @@ class RedisCluster:
                 if node.is_up:
                     views[node] = node.view()
         return views
-
-
-def _free_ports() -> Iterator[int]:
-    """Free ports, each of them once."""
-    used: set[int] = set()
-    while True:
-        if (port := free_port()) not in used:
-            used.add(port)
-            yield port
 
 
 def _await(condition: Callable[[], _Value | None], what: str) -> _Value:

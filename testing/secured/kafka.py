@@ -40,9 +40,7 @@ class SecuredKafka(KafkaBroker):
     ) -> None:
         """`tokens`: whose tokens OAUTHBEARER accepts; None: no OAUTHBEARER."""
         super().__init__(directory, properties=_properties(certificates, tokens))
-        ports: set[int] = set()
-        while len(ports) < 3:
-            ports.add(free_port(besides=self.port))
+        ports = [free_port(besides=self.port) for _ in range(3)]
         self._secured = dict(zip(("SASL_PLAINTEXT", "SASL_SSL", "SSL"), ports, strict=True))
         if tokens is not None:
             urls = f"{tokens.token_url},{tokens.keys_url}"

@@ -161,7 +161,8 @@ def test_an_item_is_searched_by_text_and_shown_with_its_users(shop: Shop, open_p
 def test_a_read_that_the_server_cannot_answer_now_is_sent_again_twice(
     shop: Shop, open_page: Open, refusals: int, heading: str | None
 ) -> None:
-    page = open_page(f"{shop.url}/#/items").page
+    window = open_page(f"{shop.url}/#/items")
+    page = window.page
     refused: list[str] = []
 
     def refuse(route: Route) -> None:
@@ -180,6 +181,9 @@ def test_a_read_that_the_server_cannot_answer_now_is_sent_again_twice(
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
         expect(page.get_by_role("alert")).to_have_count(0)
     assert len(refused) == refusals
+    reported = [error for error in window.errors if "a status of 503" in error]
+    assert len(reported) == refusals, "Chromium reports each"
+    window.errors = [error for error in window.errors if error not in reported]
 
 
 def test_an_experiment_shows_its_counts_and_its_verdict(shop: Shop, open_page: Open) -> None:

@@ -132,6 +132,8 @@ class ItemUserRoutes:
             raise NotApplicable(
                 f"of the {len(scores)} users whose vector scores {item_id} highest, each has an "
                 "event with it or was deleted"
+                if scores
+                else f"no user's vector scores {item_id} above 0"
             )
         return {name: scores[name] for name in new[:limit]}
 

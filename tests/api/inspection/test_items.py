@@ -115,6 +115,13 @@ def test_users_without_the_item_are_found_behind_many_who_had_it(
         assert [user.user_id for user in answer.users] == ["new"]
 
 
+def test_an_item_that_no_vector_points_to_has_a_cause(settings: Settings, redis: Redis) -> None:
+    publish_users(settings, {"against": (-1.0, 0.0)})
+    with serving(settings) as client:
+        answer = checked(client.get("/api/items/coin/users").json(), ItemUsers)
+        assert (answer.users, answer.cause) == ([], "no user's vector scores coin above 0")
+
+
 def test_deleted_users_are_left_out_and_an_unknown_item_has_a_cause(
     trained: Client, redis: Redis
 ) -> None:

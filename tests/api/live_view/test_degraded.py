@@ -72,6 +72,8 @@ def test_reads_are_degraded_while_redis_is_down_and_recover(
         assert client.write("POST", "/api/events", event()).status_code == 202, (
             "the log does not need Redis"
         )
+        refused = client.write("PATCH", "/api/items/pay", {"available": False})
+        assert (refused.status_code, refused.json()["error"]) == (503, "store_unavailable")
         own_redis_server.start()
         until_missing(client)
         answer = eventually(
@@ -117,6 +119,9 @@ def test_state_of_another_number_of_shards_is_named_and_nobody_looks_new(
         assert (answer["method_used"], answer["degraded"]) == ("popular", True)
         redis.flushall()  # as `rebuild --wipe` does
         until_missing(client)
+        redis.hset("{0}:ingest:settings", "redis_shards", "several")
+        until_missing(client, "redis")
+        assert "which Eddyline did not write" in client.get("/health/ready").text
 
 
 @pytest.mark.process
