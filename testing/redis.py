@@ -90,8 +90,8 @@ class RedisServer(Server):
         ]
 
     def _environment(self) -> dict[str, str]:
-        """The wheel's Valkey has libc's malloc. With the jemalloc of the machine, where there is one,
-        an event takes it less processor time (benchmarks/streams/redis_programs.py).
+        """The wheel's Valkey has libc's malloc. With the jemalloc of the machine, where it has
+        one, an event takes less processor time (benchmarks/streams/redis_programs.py).
         """
         environment = super()._environment()
         library = _jemalloc() if WHEEL in self.binary.parts else None
