@@ -77,7 +77,9 @@ def test_a_changed_history_changes_the_answer_and_nothing_is_stored(
     assert "pill" not in ids(changed.answer.recommendations), "they would have it already"
     stored = redis.hgetall(keys.ONLY.user("warm")), redis.lrange(keys.ONLY.history("warm"), 0, -1)
     assert stored == before
-    assert preview(api, "warm", "?limit=2&engine=als") == plain
+    again = preview(api, "warm", "?limit=2&engine=als")
+    assert again.answer.recommendations == plain.answer.recommendations
+    assert again.engines == plain.engines
 
 
 def test_enough_events_lead_to_the_next_engine(api: Client) -> None:
