@@ -29,6 +29,10 @@ GATHER_S = 0.05
 """Seconds that pairs wait for more: at most about 20 messages per second and partition."""
 _QUEUED = 2_000
 """Messages, of a million events, that wait for an unreachable broker; further ones are dropped."""
+_POLL_S = 1.0
+"""Seconds between two polls of the client while nothing is sent. What it reports waits for a poll:
+without one, an outage that is over would begin at the next hint.
+"""
 _METADATA_S = 1.0
 """Seconds that the first message waits for the topic's metadata; the broker has just delivered
 events, so it is reachable.
@@ -73,6 +77,7 @@ class Hints:
         self._gathered: dict[int, list[Pair]] = {}
         self._since = 0.0
         self._producer: KafkaProducer | None = None
+        self._polled_at = 0.0  # time.monotonic()
         self._partitions = 0
 
     def add(self, partition: int, events: Sequence[Event]) -> None:
@@ -91,12 +96,18 @@ class Hints:
             self.flush()
 
     def due_in(self) -> float | None:
-        """Seconds until `flush` should be called; None while nothing waits."""
-        return max(0.0, self._since + GATHER_S - time.monotonic()) if self._gathered else None
+        """Seconds until `flush` should be called; None before the first pair."""
+        now = time.monotonic()
+        if self._gathered:
+            return max(0.0, self._since + GATHER_S - now)
+        return None if self._producer is None else max(0.0, self._polled_at + _POLL_S - now)
 
     def flush(self) -> None:
-        """Pass the gathered pairs to the client, which sends them from its own thread."""
+        """Pass the gathered pairs to the client, which sends them from its own thread, and take
+        what it reports.
+        """
         gathered, self._gathered = self._gathered, {}
+        self._polled_at = time.monotonic()
         try:
             producer = self._connected()
             for partition, pairs in gathered.items():

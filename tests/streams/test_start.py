@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from redis import Redis
 
 from core.settings import Settings
 from store.log import client as log
 from store.log.producer import Producer
+from store.outage import SETTLE_S
 from store.state import keys
 from streams.retry import Retry
 from testing.apache import KafkaBroker
@@ -151,6 +154,45 @@ def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
         assert len(others) <= 3, others
         noise = [line for line in child.log.read_text().splitlines() if "brokers are down" in line]
         assert len(noise) <= 1, noise
+
+
+@pytest.mark.apache
+@pytest.mark.timeout(180)
+def test_the_first_event_after_an_outage_is_over_does_not_log_it_again(
+    settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
+) -> None:
+    child = spawn("streams", "ingest")
+    for user_id in ("ann", "bob"):
+        eventually(lambda: len(lines(child, "partition_assigned")) >= 12, "at work")
+        hints = sent_hints(settings)
+        with Producer(settings) as producer:
+            producer.interaction(event(user_id, "item-1"))
+        eventually(
+            lambda user_id=user_id: redis.exists(keys.ONLY.user(user_id)),
+            f"{user_id}'s event",
+            60.0,
+        )
+        eventually(lambda hints=hints: sent_hints(settings) > hints, f"a hint of {user_id}")
+        if user_id == "ann":
+            own_broker.kill()
+            eventually(lambda: lines(child, "server_unavailable"), "it logs the outage")
+            own_broker.start()
+            eventually(lambda: lines(child, "server_available"), "it logs the end", 60.0)
+            over = time.monotonic()
+            eventually(lambda over=over: time.monotonic() > over + 2 * SETTLE_S, "it is over")
+    assert len(lines(child, "server_unavailable")) == len(lines(child, "server_available")) == 1
+
+
+def sent_hints(settings: Settings) -> int:
+    """The number of hints in the log."""
+    consumer = Consumer(log.consumer_config(settings, "hints"))
+    topic, partitions = settings.model_updates_topic, range(settings.topic_partitions)
+    ends = [
+        consumer.get_watermark_offsets(TopicPartition(topic, number), 10.0)[1]
+        for number in partitions
+    ]
+    consumer.close()
+    return sum(ends)
 
 
 @pytest.mark.timeout(120)
