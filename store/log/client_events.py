@@ -21,6 +21,10 @@ _log = structlog.get_logger(__name__)
 
 STATISTICS_MS = 2_000
 """Milliseconds between two reports of the brokers' states, which show the end of an outage."""
+IDLE_POLL_S = 1.0
+"""Seconds between two polls of a client that has nothing to send. What it reports waits for a poll:
+without one, reports accumulate, and an outage that is over begins at the next message.
+"""
 
 _MOST_REPEATS = 1_000
 """Errors of one client that are remembered: more would be memory for errors that never repeat."""

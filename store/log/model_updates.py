@@ -18,6 +18,7 @@ from core.contract import problems
 from core.errors import BadEvent
 from core.settings import Settings
 from store.log.client import client_config
+from store.log.client_events import IDLE_POLL_S
 from store.state.apply.batches import Event
 
 Pair = tuple[str, str]
@@ -29,10 +30,6 @@ GATHER_S = 0.05
 """Seconds that pairs wait for more: at most about 20 messages per second and partition."""
 _QUEUED = 2_000
 """Messages, of a million events, that wait for an unreachable broker; further ones are dropped."""
-_POLL_S = 1.0
-"""Seconds between two polls of the client while nothing is sent. What it reports waits for a poll:
-without one, an outage that is over would begin at the next hint.
-"""
 _METADATA_S = 1.0
 """Seconds that the first message waits for the topic's metadata; the broker has just delivered
 events, so it is reachable.
@@ -100,7 +97,7 @@ class Hints:
         now = time.monotonic()
         if self._gathered:
             return max(0.0, self._since + GATHER_S - now)
-        return None if self._producer is None else max(0.0, self._polled_at + _POLL_S - now)
+        return None if self._producer is None else max(0.0, self._polled_at + IDLE_POLL_S - now)
 
     def flush(self) -> None:
         """Pass the gathered pairs to the client, which sends them from its own thread, and take

@@ -18,7 +18,7 @@ from core.settings import Settings
 from core.types import Interaction, Item, User
 from store.log.access.refusals import permission_advice
 from store.log.client import unreachable
-from store.log.client_events import ClientEvents
+from store.log.client_events import IDLE_POLL_S, ClientEvents
 from store.log.idempotent_client import QUEUED, DeliveryHandler, Headers, IdempotentClient
 
 __all__ = ["DeliveryHandler", "Headers", "Producer"]
@@ -26,10 +26,6 @@ __all__ = ["DeliveryHandler", "Headers", "Producer"]
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.1
 """Longest wait of one poll in seconds, while a caller waits for deliveries."""
-_IDLE_POLL_S = 1.0
-"""Seconds between two polls of a producer whose callers poll by themselves: the client's own
-reports must not accumulate.
-"""
 
 
 class Producer:
@@ -286,4 +282,4 @@ class Producer:
                 self._serve(_POLL_S)
             else:
                 self._serve(0)
-                self._publishing.wait(_IDLE_POLL_S)
+                self._publishing.wait(IDLE_POLL_S)

@@ -47,6 +47,27 @@ def warnings(child: Child) -> list[dict[str, object]]:
     return [line for line in log_lines if line.get("level") not in ("debug", "info")]
 
 
+def sent_hints(settings: Settings) -> int:
+    """The number of hints in the log."""
+    consumer = Consumer(log.consumer_config(settings, "hints"))
+    topic, partitions = settings.model_updates_topic, range(settings.topic_partitions)
+    ends = [
+        consumer.get_watermark_offsets(TopicPartition(topic, number), 10.0)[1]
+        for number in partitions
+    ]
+    consumer.close()
+    return sum(ends)
+
+
+def send_and_await_hint(settings: Settings, redis: Redis, user_id: str) -> None:
+    """Send an event of a user, and wait until it counts and ingest has sent its hint."""
+    before = sent_hints(settings)
+    with Producer(settings) as producer:
+        producer.interaction(event(user_id, "item-1"))
+    eventually(lambda: redis.exists(keys.ONLY.user(user_id)), f"{user_id}'s event counted", 60.0)
+    eventually(lambda: sent_hints(settings) > before, f"a hint of {user_id}")
+
+
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process[1])
 def test_a_process_without_its_servers_ends_after_the_timeout_with_one_line(
     settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]
@@ -162,37 +183,16 @@ def test_the_first_event_after_an_outage_is_over_does_not_log_it_again(
     settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
 ) -> None:
     child = spawn("streams", "ingest")
-    for user_id in ("ann", "bob"):
-        eventually(lambda: len(lines(child, "partition_assigned")) >= 12, "at work")
-        hints = sent_hints(settings)
-        with Producer(settings) as producer:
-            producer.interaction(event(user_id, "item-1"))
-        eventually(
-            lambda user_id=user_id: redis.exists(keys.ONLY.user(user_id)),
-            f"{user_id}'s event",
-            60.0,
-        )
-        eventually(lambda hints=hints: sent_hints(settings) > hints, f"a hint of {user_id}")
-        if user_id == "ann":
-            own_broker.kill()
-            eventually(lambda: lines(child, "server_unavailable"), "it logs the outage")
-            own_broker.start()
-            eventually(lambda: lines(child, "server_available"), "it logs the end", 60.0)
-            over = time.monotonic()
-            eventually(lambda over=over: time.monotonic() > over + 2 * SETTLE_S, "it is over")
+    eventually(lambda: len(lines(child, "partition_assigned")) == 12, "at work")
+    send_and_await_hint(settings, redis, "ann")
+    own_broker.kill()
+    eventually(lambda: lines(child, "server_unavailable"), "it logs the outage")
+    own_broker.start()
+    eventually(lambda: lines(child, "server_available"), "it logs the end", 60.0)
+    over = time.monotonic()
+    eventually(lambda: time.monotonic() > over + 2 * SETTLE_S, "the outage is over")
+    send_and_await_hint(settings, redis, "bob")
     assert len(lines(child, "server_unavailable")) == len(lines(child, "server_available")) == 1
-
-
-def sent_hints(settings: Settings) -> int:
-    """The number of hints in the log."""
-    consumer = Consumer(log.consumer_config(settings, "hints"))
-    topic, partitions = settings.model_updates_topic, range(settings.topic_partitions)
-    ends = [
-        consumer.get_watermark_offsets(TopicPartition(topic, number), 10.0)[1]
-        for number in partitions
-    ]
-    consumer.close()
-    return sum(ends)
 
 
 @pytest.mark.timeout(120)

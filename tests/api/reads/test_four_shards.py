@@ -13,7 +13,15 @@ from store.state.entities import trending
 from store.state.shards import Shards, shard_of_user, users_by_shard
 from tests.api.reads.test_trending import touched
 from tests.api.trained_users import PEOPLE, publish_users
-from tests.api.world import FOR_DEVELOPER, Client, remember, serving, shown, store_items
+from tests.api.world import (
+    FOR_DEVELOPER,
+    Client,
+    remember,
+    serving,
+    shown,
+    store_items,
+    until_missing,
+)
 from tests.engines.world import ITEMS
 from tests.support import eventually
 
@@ -47,6 +55,14 @@ def test_users_of_all_shards_are_read(sharded_api: Client) -> None:
         assert state["interaction_count"] == 2
         answer = sharded_api.get(f"{FOR_DEVELOPER}/{name}?limit=50")
         assert not {"bank", "pay"} & set(shown(answer)), "seen"
+
+
+@pytest.mark.process
+def test_no_answer_is_degraded_when_every_shard_works(broker: object, sharded_api: Client) -> None:
+    until_missing(sharded_api, "content", "popular")  # which the bundle lacks
+    for name in PEOPLE:
+        for path in (f"/api/users/{name}", f"{FOR_DEVELOPER}/{name}?limit=50"):
+            assert sharded_api.get(path).json()["degraded"] is False, path
 
 
 def test_users_of_all_shards_are_compared(sharded_api: Client) -> None:

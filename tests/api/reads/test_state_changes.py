@@ -113,5 +113,6 @@ def test_an_answer_is_not_degraded_when_every_part_works(
     with serving(settings) as client:
         until_missing(client)
         assert client.get("/health/ready").json()["degraded"] is False
-        assert client.get(f"{FOR_DEVELOPER}/warm").json()["degraded"] is False
+        for path in (f"{FOR_DEVELOPER}/warm", "/api/users/warm", "/api/users/warm/similar"):
+            assert client.get(path).json()["degraded"] is False, path
         assert client.write("POST", "/api/events", event()).status_code == 202
