@@ -160,7 +160,7 @@ def test_that_all_brokers_are_down_does_not_hide_the_cause() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(240)  # Apache Kafka is started twice
+@pytest.mark.timeout(480)  # Apache Kafka is started twice
 def test_events_that_a_dead_broker_has_not_acknowledged_are_returned(
     settings: Settings, own_broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:

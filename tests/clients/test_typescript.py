@@ -86,7 +86,7 @@ def test_retries_and_errors(compiled: Path) -> None:
     )
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_every_call_works_against_the_api_and_ingest(
     compiled: Path, settings: Settings, redis: Redis, broker: object, spawn: Spawn
 ) -> None:

@@ -44,7 +44,7 @@ def _help(room: str, *subcommands: str) -> str:
     environment = {**os.environ, "COLUMNS": "250", "NO_COLOR": "1", "TERM": "dumb"}
     command = [sys.executable, "-m", room, *subcommands, "--help"]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False
+        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr[-500:]}"
     assert "usage:" in done.stdout.lower(), f"{' '.join(command)} runs instead of explaining itself"

@@ -31,7 +31,7 @@ def commands(page: Path) -> Iterator[list[str]]:
         yield ["python", "-m", *shlex.split(line.strip().rstrip(".,:)"))]
 
 
-@pytest.mark.timeout(400)  # each --help is a process
+@pytest.mark.timeout(800)  # each --help is a process
 @pytest.mark.parametrize("page", PAGES, ids=_id)
 def test_every_command_in_the_docs_exists(page: Path) -> None:
     for words in commands(page):

@@ -19,7 +19,7 @@ from tests.support import eventually
 pytestmark = pytest.mark.process
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_kill_at_any_step_loses_no_event_and_counts_none_twice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
@@ -37,7 +37,7 @@ def test_a_kill_at_any_step_loses_no_event_and_counts_none_twice(
     assert checked.dead
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_consumers_that_start_and_stop_in_one_group_count_every_event_once(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
@@ -73,7 +73,7 @@ def test_consumers_that_start_and_stop_in_one_group_count_every_event_once(
     oracle.assert_equal(redis, settings)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("step", ["3-planned", "5.2-compared", "5.4-half-sent", "5.5-replied"])
 def test_a_consumer_that_was_frozen_counts_nothing_twice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, step: str
@@ -82,7 +82,7 @@ def test_a_consumer_that_was_frozen_counts_nothing_twice(
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_consumer_frozen_past_its_session_counts_nothing_twice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
@@ -109,7 +109,7 @@ def _freeze_and_thaw(
     oracle.assert_equal(redis, settings)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_every_event_delivered_twice_counts_once(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:

@@ -27,7 +27,7 @@ from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 from tests.topics import recreate, trim, use_retention
 
-pytestmark = [pytest.mark.apache, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.apache, pytest.mark.timeout(360)]
 
 
 def _fill(settings: Settings, seed: int, count: int = 400) -> None:

@@ -14,7 +14,7 @@ from tests.exactly_once.traffic import Traffic
 from tests.streams.ingest.test_partitions_added_under_load import add_partitions
 from tests.support import eventually
 
-pytestmark = [pytest.mark.apache, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.apache, pytest.mark.timeout(480)]
 
 
 def _reaches(redis: Redis, settings: Settings, partitions: int) -> bool:

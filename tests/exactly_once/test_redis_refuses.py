@@ -50,7 +50,7 @@ def _logged(child: Child, texts: tuple[str, ...], since: int) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_ingest_waits_out_temporary_refusals_and_loses_no_event(
     broker: object,
     own_redis_server: RedisServer,
@@ -80,7 +80,7 @@ def test_ingest_waits_out_temporary_refusals_and_loses_no_event(
     assert "type that Eddyline does not write" not in child.log.read_text()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_revoked_permission_stops_ingest_and_every_event_counts_once_it_is_granted(
     broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
 ) -> None:
@@ -115,7 +115,7 @@ def documented_permissions() -> list[str]:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     "fault", [(), ("die=5.4-sent,1",)], ids=["alive", "killed-before-the-reply"]
 )

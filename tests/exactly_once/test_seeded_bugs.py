@@ -117,7 +117,7 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("bug", SCENARIOS)
 def test_the_oracle_catches_a_seeded_bug(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str
@@ -130,7 +130,7 @@ def test_the_oracle_catches_a_seeded_bug(
         oracle.assert_equal(redis, settings)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("scenario", sorted({scenario.__name__ for scenario in SCENARIOS.values()}))
 def test_the_same_scenario_without_the_bug_equals_the_oracle(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, scenario: str
@@ -144,7 +144,7 @@ def test_the_same_scenario_without_the_bug_equals_the_oracle(
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("bug", ["", "aborted-records-count"])
 def test_the_oracle_catches_records_of_aborted_transactions(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str
@@ -183,7 +183,7 @@ def _are_dropped(admin: AdminClient, ends: list[TopicPartition]) -> bool:
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("bug", ["", "deletions-recovered-at-start-only"])
 def test_the_oracle_catches_deletions_that_an_emptied_redis_does_not_learn(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str
@@ -232,7 +232,7 @@ def _assert_caught(
 
 
 @pytest.mark.apache  # the client library crashes when Tansu deletes a topic that it reads
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_oracle_catches_a_topic_id_that_is_not_compared(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:

@@ -26,7 +26,7 @@ def _applied(redis: Redis, settings: Settings) -> int:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_redis_restarted_from_its_aof_loses_no_event(
     broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
 ) -> None:
@@ -49,7 +49,7 @@ def test_a_redis_restarted_from_its_aof_loses_no_event(
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_redis_set_back_to_an_older_copy_gets_the_lost_events_again(
     broker: object,
     own_redis_server: RedisServer,
@@ -80,7 +80,7 @@ def test_a_redis_set_back_to_an_older_copy_gets_the_lost_events_again(
         oracle.assert_equal(redis, settings)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_redis_set_back_while_no_event_arrives_gets_the_lost_events_again(
     broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_redis_set_back_while_no_event_arrives_gets_the_lost_events_again(
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_broker_killed_and_restarted_loses_no_event(
     own_broker: KafkaBroker, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
@@ -121,7 +121,7 @@ def test_a_broker_killed_and_restarted_loses_no_event(
 
 
 @pytest.mark.process
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_topic_created_anew_stops_ingest_with_advice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
@@ -150,7 +150,7 @@ def has_topic_ids(broker: object) -> bool:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_key_of_another_type_stops_ingest_and_is_named(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_key_of_another_type_stops_ingest_and_is_named(
     assert "user:user-1" in child.log.read_text()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_server_that_evicts_is_refused(
     broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest
 ) -> None:

@@ -24,7 +24,7 @@ from tests.exactly_once.deletions.steps import act, delete, publish
 from tests.support import eventually
 
 SHARDS = 4
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(360)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.exactly_once.commands import archive, ingest_all, rebuild
 from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.process

@@ -16,7 +16,7 @@ from testing.process import Child
 from tests.api.world import FOR_DEVELOPER, event, publish, serving
 from tests.support import eventually
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 TOML = """
 [experiments.blend]

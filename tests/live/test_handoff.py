@@ -160,7 +160,7 @@ def answer_problem(
 
 
 @pytest.mark.process
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_ten_swaps_of_the_bundle_under_load_fail_no_read_and_lose_no_update(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object, tmp_path: Path
 ) -> None:

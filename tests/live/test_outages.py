@@ -19,7 +19,7 @@ from tests.support import eventually
 
 
 @pytest.mark.process
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_no_vector_is_wrong_while_a_worker_dies_and_bundles_change(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
@@ -92,7 +92,7 @@ def test_after_an_outage_of_redis_all_vectors_become_fresh(
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_after_an_outage_of_kafka_all_vectors_become_fresh(
     settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
 ) -> None:

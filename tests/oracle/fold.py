@@ -13,6 +13,7 @@ history is a list of lines for each partition, and the expected profile a list o
 
 from __future__ import annotations
 
+import functools
 import time
 import tomllib
 from collections import Counter, defaultdict
@@ -251,8 +252,12 @@ def _popularity(
 
 def _default_use_case(settings: Settings) -> str | None:
     """Read from the configuration itself: the only use case, or the one that is marked."""
-    path = settings.use_cases_path
-    text = (path or Path("core/use_cases.toml")).read_text("utf-8")
+    path = settings.use_cases_path or Path("core/use_cases.toml")
+    return _default_in(path.read_text("utf-8"))
+
+
+@functools.cache  # else the text is parsed for every event
+def _default_in(text: str) -> str | None:
     sections = tomllib.loads(text).get("use_cases", {})
     marked = [name for name, fields in sections.items() if fields.get("default")]
     only = list(sections) if len(sections) == 1 else marked

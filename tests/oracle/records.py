@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from core.settings import Settings
 from store.log import client as log
 
-READ_S = 60.0
+READ_S = 180.0
 """Seconds in which a log must be read to its end; the log of a test takes well under one."""
 
 

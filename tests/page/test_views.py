@@ -15,7 +15,7 @@ from tests.page.shop import ADMIN, Shop
 from tests.page.window import NARROW
 from tests.support import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 HOSTILE = '<img src="https://example.org/x.png" onerror="document.title=1"><b>bold</b>'
 
 

@@ -38,7 +38,7 @@ EVENTS = 6
 """More than COLD_START_THRESHOLD: the reader's answers come from ALS."""
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize(("kafka", "redis_way"), cells(os.environ.get(ALL) == "1"))
 def test_no_event_is_lost_and_no_password_is_shown(
     kafka: str,

@@ -120,7 +120,7 @@ def commands(tmp_path: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("refusal", ["password", "certificate", "permission"])
 def test_every_process_ends_with_one_line_that_names_the_refusal(
     refusal: str,
@@ -199,7 +199,7 @@ def test_the_page_lists_what_a_process_checks(process: str) -> None:
     assert _documented()[process] == (needed.reads, needed.writes, groups)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_the_listed_acls_suffice(
     secured_kafka: SecuredKafka,
     login: Login,

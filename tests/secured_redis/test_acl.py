@@ -69,7 +69,7 @@ def ended(child: Child) -> None:
     assert child.wait(120) == 0, child.describe("failed")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_every_process_works_with_the_permissions_in_the_docs(
     broker: object, settings: Settings, admin: Redis, run: Run
 ) -> None:
@@ -114,7 +114,7 @@ def test_every_process_works_with_the_permissions_in_the_docs(
     oracle.assert_equal(admin, settings)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_server_without_info_and_config_is_used_with_a_warning(
     broker: object, settings: Settings, admin: Redis, run: Run
 ) -> None:
@@ -128,7 +128,7 @@ def test_a_server_without_info_and_config_is_used_with_a_warning(
     assert "eviction_not_checked" in ingest.log.read_text()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_missing_permission_is_named_in_one_line_at_the_start(
     broker: object, settings: Settings, admin: Redis, run: Run
 ) -> None:

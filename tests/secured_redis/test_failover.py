@@ -132,7 +132,7 @@ def group(tmp_path: Path, certificates: Certificates) -> Iterator[SentinelGroup]
         yield servers
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_fail_over_by_sentinel_loses_no_event_and_fails_no_read(
     broker: object,
     settings: Settings,
@@ -170,7 +170,7 @@ def test_a_fail_over_by_sentinel_loses_no_event_and_fails_no_read(
         progress.more_applied("the demotion of the primary under load")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_fail_over_behind_a_host_name_loses_no_event_and_fails_no_read(
     broker: object, settings: Settings, spawn: Spawn, tmp_path: Path, seed: int
 ) -> None:
@@ -199,7 +199,7 @@ def test_a_fail_over_behind_a_host_name_loses_no_event_and_fails_no_read(
             progress.more_applied("the death of the new primary")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_full_redis_loses_no_event_and_fails_no_read(
     broker: object, settings: Settings, spawn: Spawn, own_redis_server: RedisServer, seed: int
 ) -> None:

@@ -138,7 +138,7 @@ def test_an_error_that_waiting_cannot_fix_ends_the_start_at_once(
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
     settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
 ) -> None:
@@ -178,7 +178,7 @@ def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_the_first_event_after_an_outage_is_over_does_not_log_it_again(
     settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
 ) -> None:
@@ -195,7 +195,7 @@ def test_the_first_event_after_an_outage_is_over_does_not_log_it_again(
     assert len(lines(child, "server_unavailable")) == len(lines(child, "server_available")) == 1
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_an_outage_of_redis_is_two_log_lines(
     broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn
 ) -> None:

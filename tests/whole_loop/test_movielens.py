@@ -53,7 +53,7 @@ def _get(port: int, path: str) -> Any:
     not DATA.is_dir(),
     reason=f"no MovieLens 1M in {DATA}; EDDYLINE_DATA names the folder above another",
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_movielens_from_kafka_to_three_answers(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn, tmp_path: Path
 ) -> None:

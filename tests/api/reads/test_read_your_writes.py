@@ -40,10 +40,10 @@ READS = (
 
 @pytest.fixture
 def waiting(settings: Settings, redis: Redis) -> Iterator[Client]:
-    """An API that waits for at most 200 ms, without a broker: the test moves the positions."""
+    """An API that waits for at most a second, without a broker: the test moves the positions."""
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
-    with serving(settings, api_after_s=0.2) as client:
+    with serving(settings, api_after_s=1.0) as client:
         yield client
 
 

@@ -22,7 +22,7 @@ from tests.exactly_once.conftest import Ingest, caught_up
 from tests.support import eventually
 from tests.topics import recreate
 
-pytestmark = [pytest.mark.apache, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.apache, pytest.mark.timeout(360)]
 
 TIME = 1_780_000_000
 RECORD_TIMES = {

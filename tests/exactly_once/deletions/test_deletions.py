@@ -23,7 +23,7 @@ from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.deletions.steps import act, delete, publish, stored_ids, view
 from tests.support import eventually
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 
 def test_records_older_than_a_deletion_stay_out_after_a_wipe_and_a_rebuild(

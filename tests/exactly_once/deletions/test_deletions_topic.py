@@ -20,7 +20,7 @@ from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.deletions.steps import act, delete, publish, stored_ids
 from tests.support import eventually
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 SECRET = "alice@example.org"
 

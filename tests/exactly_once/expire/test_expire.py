@@ -19,7 +19,7 @@ from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(360)]
 
 NAME = keys.POPULAR_UNLABELLED
 

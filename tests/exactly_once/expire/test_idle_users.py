@@ -21,7 +21,7 @@ from tests.exactly_once.commands import archive, ingest_all, rebuild, run
 from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 IDLE = [f"idle:{number}" for number in range(110)]
 """More than fit two transactions."""

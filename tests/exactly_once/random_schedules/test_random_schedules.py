@@ -14,7 +14,7 @@ from tests.exactly_once.random_schedules.world_settings import LAYOUTS, Layout
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("layout", ["server", "shards"])
 def test_redis_dead_letters_and_archive_equal_the_logs_after_random_faults(
     broker: KafkaBroker | TansuBroker, tmp_path: Path, seed: int, layout: str
@@ -27,7 +27,7 @@ def test_redis_dead_letters_and_archive_equal_the_logs_after_random_faults(
     )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_events_count_once_and_no_read_fails_while_a_cluster_moves_slots_and_loses_primaries(
     broker: KafkaBroker | TansuBroker, tmp_path: Path, seed: int
 ) -> None:

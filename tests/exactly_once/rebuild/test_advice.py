@@ -18,7 +18,7 @@ from tests.exactly_once.conftest import Ingest, caught_up, ends
 from tests.exactly_once.rebuild.steps import dump, send
 from tests.topics import recreate, trim, use_retention
 
-pytestmark = [pytest.mark.usefixtures("broker"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.usefixtures("broker"), pytest.mark.timeout(300)]
 
 
 @pytest.mark.apache

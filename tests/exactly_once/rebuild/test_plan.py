@@ -33,7 +33,7 @@ from tests.exactly_once.conftest import Ingest, caught_up, ends
 from tests.exactly_once.rebuild.steps import dump, send
 from tests.support import eventually
 
-pytestmark = [pytest.mark.usefixtures("broker"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.usefixtures("broker"), pytest.mark.timeout(300)]
 
 
 def test_a_wipe_that_the_archive_could_not_restore_changes_nothing(

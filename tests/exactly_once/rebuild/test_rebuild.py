@@ -25,7 +25,7 @@ from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 
 def test_a_lost_redis_is_rebuilt_from_the_archive_and_then_the_log(

@@ -14,7 +14,7 @@ from tests.exactly_once.commands import archive, assert_stops, ingest_all, rebui
 from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 
 def test_the_number_of_shards_changes_by_a_rebuild_and_back_with_the_same_counts(

@@ -86,7 +86,7 @@ def lines(child: Child, name: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_each_difference_is_corrected_by_the_command_that_is_printed_with_it(
     broker: object, settings: Settings, spawn: Spawn
 ) -> None:
@@ -122,7 +122,7 @@ def test_each_difference_is_corrected_by_the_command_that_is_printed_with_it(
 
 
 @pytest.mark.apache
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("process", ["ingest", "archive"])
 def test_a_process_that_reads_a_topic_that_loses_events_refuses_to_start(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn, process: str
@@ -196,7 +196,7 @@ def broker_with_acls(tmp_path: Path) -> Iterator[KafkaBroker]:
         yield broker
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_missing_permission_to_describe_topics_costs_one_warning(
     broker_with_acls: KafkaBroker, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:

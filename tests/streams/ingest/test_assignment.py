@@ -19,7 +19,7 @@ from streams.retry import Retry
 from tests.support import eventually
 from tests.topics import recreate
 
-pytestmark = [pytest.mark.apache, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.apache, pytest.mark.timeout(240)]
 
 
 def test_a_topic_that_is_created_anew_right_before_a_rebalance_is_noticed(

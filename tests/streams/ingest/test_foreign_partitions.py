@@ -54,7 +54,7 @@ def send(settings: Settings, key: Callable[[str], bytes | None], prefix: str = "
 
 
 @pytest.mark.process
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_events_sent_through_two_partitioners_are_counted_logged_and_shown(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
@@ -95,7 +95,7 @@ def test_events_sent_through_two_partitioners_are_counted_logged_and_shown(
 @pytest.mark.parametrize(
     "key", [lambda _user: None, lambda _user: b"item-1"], ids=["no key", "another key"]
 )
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_records_whose_key_is_not_the_user_are_logged_too(
     broker: object,
     settings: Settings,

@@ -31,7 +31,7 @@ from tests.api.world import FOR_DEVELOPER, event, publish, serving, until_missin
 from tests.conftest import Spawn
 from tests.support import eventually
 
-pytestmark = [pytest.mark.apache, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.apache, pytest.mark.timeout(360)]
 
 NOTICED_S = 30.0
 """Seconds within which added partitions are read."""

@@ -86,7 +86,7 @@ def process_of(torchrun: Child, number: int) -> psutil.Process | None:
     return None
 
 
-@pytest.mark.timeout(300)  # five processes import torch, each on half a core
+@pytest.mark.timeout(600)  # five processes import torch, each on half a core
 def test_two_processes_of_torchrun_learn_what_one_learns_although_one_is_killed(
     tmp_path: Path, offline: Settings
 ) -> None:

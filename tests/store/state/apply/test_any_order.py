@@ -223,7 +223,7 @@ class Machine(RuleBasedStateMachine):
         self.entries.close()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_redis_equals_the_model_after_any_order_of_batches_deletions_and_restarts(
     settings: Settings, redis: Redis
 ) -> None:
