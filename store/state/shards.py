@@ -63,6 +63,17 @@ class UserCheck:
         self._shards = shards
         self._shard_of: dict[str, int] = {}
 
+    def accepts(self, user_ids: Sequence[str], partition: int) -> bool:
+        """Whether `check` refuses none of these users."""
+        if self._shards == 1:
+            return True
+        try:
+            for user_id in user_ids:
+                self.check(user_id, partition)
+        except BadEvent:
+            return False
+        return True
+
     def check(self, user_id: str, partition: int) -> None:
         """Raises BadEvent: a producer chose this partition, of interactions or users, by another
         rule than murmur2.

@@ -5,7 +5,11 @@ events or entries, the others dead letters.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import compress
+from operator import not_
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -17,6 +21,7 @@ from core.deletions import IdHasher, Place
 from core.errors import BadEvent
 from core.settings import Settings
 from core.types import Interaction, Item, User
+from core.usual_events import UsualEvents
 from store.log import dead_letters
 from store.log.dead_letters import Record
 from store.log.message import LogMessage
@@ -85,6 +90,14 @@ class Entries(NamedTuple):
     dead_letters: list[Record]
 
 
+class _Valid(NamedTuple):
+    """Valid interactions as columns, in offset order; `broker_times` in seconds since 1970."""
+
+    offsets: list[int]
+    interactions: list[Interaction]
+    broker_times: list[float]
+
+
 class Decoder:
     """Decodes messages; at most `transaction_events` of them make one answer."""
 
@@ -93,7 +106,7 @@ class Decoder:
         self._tolerance = settings.tolerance
         self._hasher = IdHasher(settings.deletion_salt)
         self._users = UserCheck(settings.redis_shards)
-        self._one_shard = settings.redis_shards == 1
+        self._usual_events = UsualEvents(settings.use_cases)
         self._unknown_fields = {kind: UnknownFields(kind) for kind in (Interaction, Item, User)}
 
     def interactions(
@@ -104,44 +117,77 @@ class Decoder:
         Plan each answer before the next one is taken: the partition's popularity then holds the
         events of this answer, and none after it.
         """
-        use_cases, tolerance, most = self._use_cases, self._tolerance, self._most
-        start, topic, number = partition.start, partition.topic, partition.number
-        decode, is_duplicate = codec.decode_interaction, partition.dedup.is_duplicate
-        add_popularity = partition.popularity.add
-        check_user, one_shard = self._users.check, self._one_shard
-        events: list[Event] = []
+        end, newest = messages[-1].offset() + 1, _time(messages[-1])
+        for first in range(0, len(messages), self._most):
+            part = messages[first : first + self._most]
+            valid, letters = self._valid(partition, part)
+            events = self._take(partition, valid)
+            next_ = part[-1].offset() + 1
+            if next_ > partition.start:
+                yield Interactions(next_, events, letters)
+        if end > partition.start:
+            decode = partial(
+                codec.decode_interaction, use_cases=self._use_cases, tolerance=self._tolerance
+            )
+            self._unknown_fields[Interaction].sample(
+                messages, lambda message: decode(message.value(), _time(message))
+            )
+        if is_plausible(newest):
+            labels = partition.topic, partition.number
+            metrics.lag_seconds.labels(*labels).set(max(0.0, time.time() - newest))
+
+    def _valid(
+        self, partition: InteractionPartition, messages: Sequence[Message]
+    ) -> tuple[_Valid, list[Record]]:
+        """The valid interactions in `messages`; the others as dead letters, from `start` on."""
+        offsets = [message.offset() for message in messages]
+        times = [message.timestamp()[1] / 1000 for message in messages]  # as _time, without a call
+        values = [message.value() for message in messages]
+        interactions = self._usual_events.decode(values, times)
+        if interactions is not None and self._users.accepts(
+            [interaction.user_id for interaction in interactions], partition.number
+        ):
+            return _Valid(offsets, interactions, times), []
+        valid = _Valid([], [], [])
         letters: list[Record] = []
-        duplicates = 0
-        for message in messages:
-            offset = message.offset()
-            broker_time = message.timestamp()[1] / 1000  # as _time, without its call
+        for message, offset, broker_time, value in zip(
+            messages, offsets, times, values, strict=True
+        ):
             try:
-                interaction = decode(message.value(), broker_time, use_cases, tolerance)
-                if not one_shard:
-                    check_user(interaction.user_id, number)
+                interaction = codec.decode_interaction(
+                    value, broker_time, self._use_cases, self._tolerance
+                )
+                self._users.check(interaction.user_id, partition.number)
             except BadEvent as bad:
-                if offset >= start:
+                if offset >= partition.start:
                     letters.append(_dead_letter(message, bad))
                 continue
-            if is_duplicate(interaction.event_id, offset):
-                duplicates += offset >= start
-                continue
-            add_popularity(offset, interaction, broker_time)
-            if offset >= start:
-                events.append(Event(interaction, broker_time))
-                if len(events) == most:
-                    yield Interactions(offset + 1, events, letters)
-                    events, letters = [], []
-        end = messages[-1].offset() + 1
-        if end > start:
-            yield Interactions(end, events, letters)
-            self._unknown_fields[Interaction].sample(
-                messages,
-                lambda message: decode(message.value(), _time(message), use_cases, tolerance),
-            )
-        metrics.duplicates.inc(duplicates)
-        if is_plausible(newest := _time(messages[-1])):
-            metrics.lag_seconds.labels(topic, number).set(max(0.0, time.time() - newest))
+            valid.offsets.append(offset)
+            valid.interactions.append(interaction)
+            valid.broker_times.append(broker_time)
+        return valid, letters
+
+    def _take(self, partition: InteractionPartition, valid: _Valid) -> list[Event]:
+        """Add interactions to the partition's duplicate window, and those that are no duplicates to
+        its popularity; the latter, from `start` on.
+        """
+        offsets, interactions, times = valid
+        if not offsets:
+            return []
+        start, dedup = partition.start, partition.dedup
+        if not dedup.take_new([interaction.event_id for interaction in interactions], offsets):
+            are_new = [
+                not dedup.is_duplicate(interaction.event_id, offset)
+                for offset, interaction in zip(offsets, interactions, strict=True)
+            ]
+            duplicates = compress(offsets, map(not_, are_new))
+            metrics.duplicates.inc(sum(offset >= start for offset in duplicates))
+            offsets = list(compress(offsets, are_new))
+            interactions = list(compress(interactions, are_new))
+            times = list(compress(times, are_new))
+        partition.popularity.add_all(offsets, interactions, times)
+        first = bisect_left(offsets, start)
+        return list(map(Event, interactions[first:], times[first:]))
 
     def entries(self, partition: EntryPartition, messages: Sequence[Message]) -> Iterator[Entries]:
         """Decode messages of items or users."""

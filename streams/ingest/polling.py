@@ -45,16 +45,17 @@ class Poller:
         """
         messages: dict[TopicPartition, list[Message]] = {}
         errors: list[Message] = []
+        topic, number = "", -1
+        of_partition: list[Message] = []
         for message in self._consume(wait_s):
             if message.error() is not None:
                 errors.append(message)
                 continue
-            key = (message.topic(), message.partition())
-            of_partition = messages.get(key)
-            if of_partition is None:
-                messages[key] = [message]
-            else:
-                of_partition.append(message)
+            # most often, many messages of a partition follow each other
+            if message.partition() != number or message.topic() != topic:
+                topic, number = message.topic(), message.partition()
+                of_partition = messages.setdefault((topic, number), [])
+            of_partition.append(message)
         return Poll(messages, errors)
 
     def _consume(self, wait_s: float) -> list[Message]:

@@ -74,7 +74,7 @@ def _half(hook: Any) -> Hook:
 
 STEPS: dict[str, Callable[[Any], None]] = {
     "1-placed": lambda hook: _wrap(Assignment, "_place", after=hook),
-    "2-window": lambda hook: _wrap(Dedup, "is_duplicate", after=hook),
+    "2-window": lambda hook: _wrap(Dedup, "take_new", after=hook),
     "3-planned": lambda hook: _wrap(planner.Planner, "plan", after=hook),
     "4-dead-letters": lambda hook: _wrap(ApplyThread, "_publish", after=hook),
     "5.1-before-watch": lambda hook: _wrap(

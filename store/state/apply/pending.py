@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from operator import sub
 from typing import NamedTuple
 
 from core.types import Interaction
@@ -74,12 +75,7 @@ class Mark(NamedTuple):
     default: str | None = None
 
 
-MARK_FIELDS = (
-    "popularity_first",
-    "popularity_next",
-    "popularity_after",
-    "popularity_default",
-)
+MARK_FIELDS = "popularity_first", "popularity_next", "popularity_after", "popularity_default"
 """Fields of a mark in the hash of a partition position."""
 
 
@@ -122,6 +118,39 @@ class PendingPopularity:
         self._events = 0
         self._since = time.monotonic()
 
+    def add_all(
+        self,
+        offsets: Sequence[int],
+        events: Sequence[Interaction],
+        broker_times: Sequence[float],
+    ) -> None:
+        """As `add` of one event after the other, in a third of the time where they are many.
+
+        All three have the same length.
+        """
+        if not events:
+            return
+        timestamps = [event.timestamp for event in events]
+        delays = list(map(sub, broker_times, timestamps))
+        current: dict[str | None, tuple[dict[str, float], Mapping[str, float]]] = {}
+        if min(delays) >= 0 and max(delays) < trending.FINE.window:
+            oldest, newest = min(timestamps), max(timestamps)
+            current = {
+                use_case: (group.weights, group.of_types)
+                for use_case, group in self._current.items()
+                if group.begin <= oldest and newest < group.end
+            }
+        for offset, event, broker_time in zip(offsets, events, broker_times, strict=True):
+            group = current.get(event.use_case)
+            if group is None or event.value is not None:
+                self.add(offset, event, broker_time)
+                continue
+            weights, of_types = group
+            if weight := of_types[event.event_type]:
+                item_id = event.item_id
+                weights[item_id] = weights.get(item_id, 0.0) + weight
+                self._events += 1
+
     def add(self, offset: int, event: Interaction, broker_time: float) -> None:
         """Add an event with its broker time (seconds); Redis already has events below the mark."""
         timestamp = event.timestamp
@@ -145,12 +174,7 @@ class PendingPopularity:
             return
         happened = min(broker_time, timestamp)
         tier = trending.tier(broker_time - happened)
-        group = (
-            use_case,
-            int(timestamp // HOUR),
-            int(happened // _SLOT) if tier else 0,
-            tier,
-        )
+        group = use_case, int(timestamp // HOUR), int(happened // _SLOT) if tier else 0, tier
         group_weights = groups.setdefault(group, {})
         group_weights[event.item_id] = group_weights.get(event.item_id, 0.0) + weight
         self._events += 1

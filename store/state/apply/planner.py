@@ -95,7 +95,7 @@ class Planner:
             shard.forget()
             shard.deletions_version = deletions.version
         by_user = _by_user(events, deletions)
-        names, known = shard.names, shard.known
+        names, known, one_of_type = shard.names, shard.known, self._one_of_type
         lines: list[str] = []
         pushes: list[int] = []
         new_users: list[str] = []
@@ -104,7 +104,22 @@ class Planner:
             is_new = user_id not in known
             if is_new:
                 new_users.append(user_id)
-            replies += self._user(names.user(user_id), interactions, lines, first=is_new)
+            key = names.user(user_id)
+            if is_new or len(interactions) > 1:
+                replies += self._user(key, interactions, lines, first=is_new)
+            else:  # by far the most: a batch holds few events of a user
+                event = interactions[0]
+                event_type = event.event_type
+                line = history_line(event.timestamp, event_type, event.value, event.item_id)
+                size = len(key) if key.isascii() else len(key.encode())
+                length = len(line) if line.isascii() else len(line.encode())
+                # one text, without a call of _bulk for each argument
+                lines.append(
+                    f"{_HINCRBY}${size}\r\n{key}\r\n{_ONE_EVENT}${size}\r\n{key}\r\n"
+                    f"{one_of_type[event_type]}${size + _HISTORY_BYTES}\r\n{key}{_HISTORY}"
+                    f"${length}\r\n{line}\r\n"
+                )
+                replies += 3
             pushes.append(replies - 1)
         if self.running.all:
             replies += self._outcomes(names, events, deletions, lines)
@@ -153,22 +168,10 @@ class Planner:
         Returns the number of replies; the last one is the history's new length. `first`: the user
         may have no first_seen yet.
         """
-        size = len(key) if key.isascii() else len(key.encode())
-        # as _bulk, which would measure the key twice
-        user = f"${size}\r\n{key}\r\n"
-        history = f"${size + _HISTORY_BYTES}\r\n{key}{_HISTORY}"
+        user, history = _bulk(key), _bulk(key + keys.HISTORY)
         if first:
             seen = _bulk(str(int(interactions[0].timestamp)))
             lines.append(f"{_HSETNX}{user}{_FIRST_SEEN}{seen}")
-        if len(interactions) == 1:  # by far the most: a batch holds few events of a user
-            event = interactions[0]
-            line = history_line(event.timestamp, event.event_type, event.value, event.item_id)
-            length = len(line) if line.isascii() else len(line.encode())
-            lines.append(
-                f"{_HINCRBY}{user}{_ONE_EVENT}{user}{self._one_of_type[event.event_type]}"
-                f"{history}${length}\r\n{line}\r\n"
-            )
-            return 3 + first
         counts: dict[str, int] = {}
         for event in interactions:
             counts[event.event_type] = counts.get(event.event_type, 0) + 1

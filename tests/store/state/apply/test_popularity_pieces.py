@@ -149,14 +149,30 @@ def test_events_of_one_time_count_together_as_each_does_alone(settings: Settings
             event = Interaction("", "u", kind, kind, now + 1500.0 + happened)
             records.append((len(records), event, now + 1500.0 + broker_time))
 
-    together = PendingPopularity(settings.use_cases, 30.0, Mark())
-    sums: Counter[tuple[str, str]] = Counter()
     alone: Counter[tuple[str, str]] = Counter()
     for offset, event, broker_time in records:
-        together.add(offset, event, broker_time)
         single = PendingPopularity(settings.use_cases, 30.0, Mark())
         single.add(offset, event, broker_time)
         alone.update(dict(single.piece(offset + 1, whole=True).sums))
-        while offset % 500 == 499 and together.mark.first <= offset:
-            sums.update(dict(together.piece(offset + 1, whole=True).sums))
-    assert dict(sums) == dict(alone), f"seed {seed}"
+    assert _sums(settings, records, 1) == dict(alone), f"seed {seed}"
+    for size in (2, 7, 100, 500):
+        assert _sums(settings, records, size) == dict(alone), f"seed {seed}, {size} at once"
+
+
+def _sums(
+    settings: Settings, records: list[tuple[int, Interaction, float]], size: int
+) -> dict[tuple[str, str], float]:
+    """The sums of records that are added `size` at once, and cut every 500."""
+    together = PendingPopularity(settings.use_cases, 30.0, Mark())
+    sums: Counter[tuple[str, str]] = Counter()
+    for cut in range(0, len(records), 500):
+        part = records[cut : cut + 500]
+        for first in range(0, len(part), size):
+            offsets, events, times = map(list, zip(*part[first : first + size], strict=True))
+            if size == 1:
+                together.add(offsets[0], events[0], times[0])
+            else:
+                together.add_all(offsets, events, times)
+        while together.mark.first <= part[-1][0]:
+            sums.update(dict(together.piece(part[-1][0] + 1, whole=True).sums))
+    return dict(sums)
