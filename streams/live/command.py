@@ -7,6 +7,7 @@ readers fold in the users of a hint that it loses. docs/adr/0007-live-workers.md
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -136,7 +137,10 @@ def create_app(settings: Settings) -> faust.App:
     async def report() -> None:
         live.report()
         for partition, offset in live.next_offsets.items():
-            end = app.consumer.highwater(TP(settings.model_updates_topic, partition))
+            end = None
+            # aiokafka asserts that the partition is assigned; a rebalance may be taking it away
+            with contextlib.suppress(AssertionError):
+                end = app.consumer.highwater(TP(settings.model_updates_topic, partition))
             if end is not None:
                 metrics.live_lag_messages.labels(partition).set(max(0, end - offset))
 
