@@ -1,4 +1,5 @@
 """Decodes events, items and users, and decides whether they are valid; no other module does.
+`core.usual_events` decodes many events at once, where the answer is the same.
 
 Whether an event is valid follows from its bytes, the time of its record in Kafka and the settings
 (event types, use cases, tolerance) alone, so a replay of the log gives the same answer. A message
@@ -40,7 +41,8 @@ _TIME_TEXTS = (
     "a time is a number of seconds since 1970, or a day with a time of day as ISO 8601 text, such "
     "as 2027-01-15T08:00:00Z"
 )
-_NO_CONTEXT = Interaction("", "", "", "", 0.0).context
+NO_CONTEXT = Interaction("", "", "", "", 0.0).context
+"""The context of every interaction without one."""
 _interactions = msgspec.json.Decoder(Interaction)
 _items = msgspec.json.Decoder(Item)
 _users = msgspec.json.Decoder(User)
@@ -115,7 +117,7 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
         check_time("timestamp", event.timestamp, broker_time)
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise BadEvent("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
-    if event.context is not _NO_CONTEXT and bytes(event.context)[:1] not in (b"{", b"n", b""):
+    if event.context is not NO_CONTEXT and bytes(event.context)[:1] not in (b"{", b"n", b""):
         raise BadEvent("bad_field", problems.wrong_type("context", "object | null", event.context))
 
 

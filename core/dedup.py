@@ -16,7 +16,7 @@ class Dedup:
     def __init__(self, window: int) -> None:
         self.window = window
         # Event id -> its latest offset, of a range of `window` + 1 offsets and of the range before
-        # it. A whole range is forgotten at once: to look for single ids took longer than the rest.
+        # it. A whole range is forgotten at once, without a look at each id.
         self._ids: dict[str, int] = {}
         self._older: dict[str, int] = {}
         self._end = 0
@@ -40,9 +40,7 @@ class Dedup:
 
     def take_new(self, event_ids: Sequence[str], offsets: Sequence[int]) -> bool:
         """Remember many events, at least one, if it is certain that none of them is a duplicate;
-        else remember none of them.
-
-        For hundreds of events this takes a third of the time of as many calls of `is_duplicate`.
+        else remember none of them. Cheaper than as many calls of `is_duplicate`.
         """
         if offsets[-1] >= self._end:
             if offsets[0] < self._end:

@@ -63,7 +63,7 @@ class UserCheck:
         self._shards = shards
         self._shard_of: dict[str, int] = {}
 
-    def accepts(self, user_ids: Sequence[str], partition: int) -> bool:
+    def accepts(self, user_ids: Iterable[str], partition: int) -> bool:
         """Whether `check` refuses none of these users."""
         if self._shards == 1:
             return True

@@ -145,7 +145,7 @@ class Decoder:
         values = [message.value() for message in messages]
         interactions = self._usual_events.decode(values, times)
         if interactions is not None and self._users.accepts(
-            [interaction.user_id for interaction in interactions], partition.number
+            (interaction.user_id for interaction in interactions), partition.number
         ):
             return _Valid(offsets, interactions, times), []
         valid = _Valid([], [], [])

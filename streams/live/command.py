@@ -137,15 +137,23 @@ def create_app(settings: Settings) -> faust.App:
     async def report() -> None:
         live.report()
         for partition, offset in live.next_offsets.items():
-            end = None
-            # aiokafka asserts that the partition is assigned; a rebalance may be taking it away
-            with contextlib.suppress(AssertionError):
-                end = app.consumer.highwater(TP(settings.model_updates_topic, partition))
+            end = known_end(app.consumer, TP(settings.model_updates_topic, partition))
             if end is not None:
                 metrics.live_lag_messages.labels(partition).set(max(0, end - offset))
 
     schedules.register(app, settings)
     return app
+
+
+def known_end(consumer: Any, partition: TP) -> int | None:
+    """The end of a partition as of the latest fetch; None before it, and while the partition is not
+    assigned.
+    """
+    # the client asserts that it is assigned, and a rebalance may take it away at any time
+    with contextlib.suppress(AssertionError):
+        end: int | None = consumer.highwater(partition)
+        return end
+    return None
 
 
 def run(settings: Settings) -> None:

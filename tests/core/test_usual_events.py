@@ -13,7 +13,7 @@ from core import codec
 from core.contract.times import EARLIEST_S, LATEST_S, MAX_FUTURE_S
 from core.errors import BadEvent
 from core.types import Interaction
-from core.use_cases import load
+from core.use_cases import load, parse
 from core.usual_events import UsualEvents
 
 NOW = 1_800_000_000.0
@@ -130,3 +130,9 @@ def test_usual_events_are_decoded_together() -> None:
     assert events is not None
     assert [event.user_id for event in events] == ["user-7", "3b1f-%:~!", *["user-7"] * 3]
     assert all(isinstance(event, Interaction) for event in events)
+
+
+def test_a_configuration_without_use_cases_decodes_what_names_none() -> None:
+    usual = UsualEvents(parse("[event_types]\nview = 1.0\n"))
+    assert usual.decode([encoded()], [NOW]) is not None
+    assert usual.decode([encoded({"use_case": "developer_startup"})], [NOW]) is None

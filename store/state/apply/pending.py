@@ -124,10 +124,7 @@ class PendingPopularity:
         events: Sequence[Interaction],
         broker_times: Sequence[float],
     ) -> None:
-        """As `add` of one event after the other, in a third of the time where they are many.
-
-        All three have the same length.
-        """
+        """As `add` of one event after the other, at a lower cost. All have the same length."""
         if not events:
             return
         timestamps = [event.timestamp for event in events]
