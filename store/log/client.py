@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,10 @@ from store.log.client_events import ClientEvents
 from store.log.topics import needs
 
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+_NO_BROKER = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
+"""Codes of a call that no broker answered in its time."""
+_STEP_S = 2.0
+"""Seconds between two looks for a refused login. A broker that starts may refuse a first try."""
 
 METADATA_MS = 10_000
 """Milliseconds until a client notices added partitions; librdkafka's default is 300,000.
@@ -66,14 +71,24 @@ def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
 class _Admin(AdminClient):
     """An admin client that reports why no broker answered: its callbacks run only when polled."""
 
-    def list_topics(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            topics = super().list_topics(*args, **kwargs)
-        except KafkaException:
-            self.poll(0)
-            raise
-        REFUSALS.clear()
-        return topics
+    def list_topics(self, topic: str | None = None, timeout: float = 10.0) -> Any:
+        """As the library's, but a refused login ends the wait. `timeout`: seconds.
+
+        The client would try the login again until the time is over.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            try:
+                topics = super().list_topics(topic, timeout=min(_STEP_S, left))
+            except KafkaException as error:
+                self.poll(0)
+                waited = error.args[0].code() in _NO_BROKER and REFUSALS.latest() is None
+                if not waited or left <= _STEP_S:
+                    raise
+            else:
+                REFUSALS.clear()
+                return topics
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -101,10 +116,12 @@ def reach(settings: Settings, timeout_s: float | None = None) -> None:
 
     `timeout_s` None: KAFKA_TIMEOUT_S. Calls without this one before them do not name a refusal.
     """
+    waits = timeout_s or settings.kafka_timeout_s
     try:
-        admin(settings).list_topics(timeout=timeout_s or settings.kafka_timeout_s)
+        admin(settings).list_topics(timeout=waits)
     except KafkaException as error:
-        raise unreachable(settings, "connecting", error) from error
+        action = "connecting" if REFUSALS.latest() else f"connecting for {waits:g} s"
+        raise unreachable(settings, action, error) from error
 
 
 def ensure_topics(settings: Settings, used: Collection[str] | None = None) -> list[str]:

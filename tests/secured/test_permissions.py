@@ -136,8 +136,9 @@ def test_every_process_ends_with_one_line_that_names_the_refusal(
         "certificate": ({"kafka_ssl_ca": certificates.other_ca}, "KAFKA_SSL_CA"),
         "permission": ({"kafka_sasl_username": LIMITED}, "ACL"),
     }[refusal]
-    # a process that waited for Kafka instead would still run when this test ends
-    settings = login("sasl-ssl", **change, start_timeout_s=600)
+    # a process that waited for Kafka instead would still run when this test ends; beside eleven
+    # others that start, a broker may need more than the 4 s that a command waits for it
+    settings = login("sasl-ssl", **change, start_timeout_s=600, kafka_timeout_s=60)
     children = [start(settings, *command) for command in commands(tmp_path).values()]
     api = start(settings, "api")
     for child in children:
