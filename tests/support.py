@@ -24,7 +24,7 @@ _Value = TypeVar("_Value")
 
 
 def eventually(
-    condition: Callable[[], _Value], what: str, timeout: float = 30.0, every: float = 0.02
+    condition: Callable[[], _Value], what: str, timeout: float = 60.0, every: float = 0.02
 ) -> _Value:
     """Call `condition` every `every` seconds and return its first truthy value.
 

@@ -56,8 +56,8 @@ def recreate(settings: Settings, topic: str, **config: str) -> None:
     """
     client = log.admin(settings)
     client.delete_topics([topic])[topic].result(30)
-    eventually(lambda: topic not in client.list_topics(timeout=10).topics, "the topic is gone")
+    eventually(lambda: topic not in client.list_topics(timeout=30).topics, "the topic is gone")
     spec = next(spec for spec in needs.specs(settings) if spec.name == topic)
     new = NewTopic(topic, settings.topic_partitions, 1, config={**spec.config, **config})
     client.create_topics([new])[topic].result(30)
-    eventually(lambda: topic in client.list_topics(timeout=10).topics, "the topic is back")
+    eventually(lambda: topic in client.list_topics(timeout=30).topics, "the topic is back")

@@ -6,9 +6,9 @@ key puts a user's events into another partition than the rest. Each event counts
 sent through both counts twice, because duplicates are found within a partition, and a user's events
 are not in order.
 
-1. `add` gathers the events of batches.
-2. `check` hashes all their users at once, every second or after CHECK_EVENTS events. Users whose
-   events came through another partition are suspects.
+1. `add` gathers the events of users who are not known to belong to the partition.
+2. `check` hashes all these users at once, every second or after CHECK_EVENTS events. Users whose
+   events came through another partition are suspects; the others are known from then on.
 3. When the broker has answered the number of partitions again, suspects from before partitions were
    added are dropped. The others are counted, logged and noted in Redis for `inspect user`.
 """
@@ -33,9 +33,11 @@ from streams.ingest.partition_watch import IngestWatch
 _log = structlog.get_logger(__name__)
 
 CHECK_EVENTS = 2_000
-"""Events that are hashed at once: 0.2 us each (`python -m benchmarks.partition_check`), a tenth of
-the time of hashing one alone.
+"""Events that are hashed at once, in a tenth of the time of hashing each alone
+(`python -m benchmarks.partition_check`).
 """
+MOST_KNOWN = 200_000
+"""Users known to belong to their partitions, some 20 MB; more are hashed again."""
 CHECK_S = 1.0
 """Seconds after which fewer events are checked."""
 MOST_SUSPECTS = 20_000
@@ -62,6 +64,8 @@ class ForeignPartitions:
 
     def __init__(self, shards: Shards, topic: str, watch: IngestWatch) -> None:
         self._shards, self._topic, self._watch = shards, topic, watch
+        self._known: dict[int, set[str]] = {}  # by partition, under `_partitions` of them
+        self._partitions = 0
         self._gathered: list[tuple[int, Sequence[Event]]] = []
         self._waiting = 0
         self._checked = time.monotonic()
@@ -72,6 +76,8 @@ class ForeignPartitions:
 
     def add(self, partition: int, events: Sequence[Event]) -> None:
         """Step 1."""
+        if known := self._known.get(partition):
+            events = [event for event in events if event.interaction.user_id not in known]
         if events:
             self._gathered.append((partition, events))
             self._waiting += len(events)
@@ -91,6 +97,8 @@ class ForeignPartitions:
         gathered, self._gathered, self._waiting = self._gathered, [], 0
         if layout is None or layout.partitions == 1:
             return
+        if layout.partitions != self._partitions or self._known_users() > MOST_KNOWN:
+            self._partitions, self._known = layout.partitions, {}
         # The oldest event of a batch decides. A partition above the number was added after the
         # broker's answer.
         batches = [
@@ -98,15 +106,23 @@ class ForeignPartitions:
             for batch in gathered
             if batch[1][0].broker_time >= layout.since and batch[0] < layout.partitions
         ]
-        ids = [event.interaction.user_id.encode() for _, events in batches for event in events]
-        own_partitions = partitions_of(ids, layout.partitions).tolist()
+        ids = [event.interaction.user_id for _, events in batches for event in events]
+        keys = [user_id.encode() for user_id in ids]
+        own_partitions = partitions_of(keys, layout.partitions).tolist()
         start = 0
         for partition, events in batches:
-            own = own_partitions[start : start + len(events)]
-            start += len(events)
+            part = slice(start, start + len(events))
+            start = part.stop
+            users_here, own = set(ids[part]), own_partitions[part]
             if own.count(partition) < len(own):
                 pairs = zip(events, own, strict=True)
-                self._suspect(partition, [event for event, own in pairs if own != partition], now)
+                foreign = [event for event, own in pairs if own != partition]
+                self._suspect(partition, foreign, now)
+                users_here.difference_update(event.interaction.user_id for event in foreign)
+            self._known.setdefault(partition, set()).update(users_here)
+
+    def _known_users(self) -> int:
+        return sum(map(len, self._known.values()))
 
     def _suspect(self, partition: int, events: Sequence[Event], now: float) -> None:
         if not self._suspects.events:

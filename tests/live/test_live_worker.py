@@ -90,7 +90,7 @@ def test_an_invalid_hint_becomes_a_dead_letter_and_others_are_folded_in(
 
     eventually(all_processed, "good users folded in, and four dead letters", 60.0, every=0.5)
     assert letters() == ["bad_field", "not_folded_in", "not_folded_in", "not_json"]
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
     counted = {
         name: float(value)
         for name, value in re.findall(

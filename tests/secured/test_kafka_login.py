@@ -40,7 +40,7 @@ def members(settings: Settings, live: Child) -> int:
     live.check()
     client = log.admin(settings)
     group = client.describe_consumer_groups([settings.live_group])
-    description = group[settings.live_group].result(10)
+    description = group[settings.live_group].result(30)
     return len(description.members) if description.state is ConsumerGroupState.STABLE else 0
 
 

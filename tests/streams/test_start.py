@@ -94,7 +94,7 @@ def test_a_stop_ends_the_wait(
     child = spawn(*process)
     eventually(lambda: lines(child, "start_waits"), "it waits")
     child.signal(signal.SIGTERM)
-    assert child.wait(20) == 0
+    assert child.wait(60) == 0
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_new_run_ends_only_the_children_of_a_killed_run(tmp_path: Path) -> Non
     )
     try:
         assert end_leftovers(tmp_path) == ["left"]
-        assert left.wait(10) is not None
+        assert left.wait(30) is not None
         assert stranger.poll() is None
         assert list(tmp_path.iterdir()) == []
     finally:

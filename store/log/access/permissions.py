@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 COMMAND_S = 4.0
 """Seconds that a command waits for a broker."""
 _GROUP_S = 1.0
-"""Seconds that one request about a group may take."""
+"""Seconds that the first request about a group may take."""
 _PAUSE_S = 0.1
 """Seconds between two of them."""
 _REFUSED = (
@@ -170,13 +170,14 @@ def _of_topics(client: AdminClient, settings: Settings, permissions: Permissions
 def _of_group(settings: Settings, group: str | None) -> Iterator[str]:
     """A new cluster makes the topic of its groups at the first request, which takes seconds.
 
-    A client that asked before that waits for its time-out, so each request has a new one.
+    A client that asked before that waits for its time-out, so each request has a new one, and
+    twice the time of the one before it: a busy broker takes longer to connect to.
     """
-    deadline = time.monotonic() + settings.kafka_timeout_s
+    deadline, waits = time.monotonic() + settings.kafka_timeout_s, _GROUP_S
     while group is not None:
         client = log.admin(settings)  # without a reference it would end before the answer
         answers = client.describe_consumer_groups(
-            [group], include_authorized_operations=True, request_timeout=_GROUP_S
+            [group], include_authorized_operations=True, request_timeout=waits
         )
         allowed = _allowed(answers[group])
         if allowed is not None:
@@ -186,6 +187,7 @@ def _of_group(settings: Settings, group: str | None) -> Iterator[str]:
         if answers[group].exception() is None or time.monotonic() > deadline:
             return
         time.sleep(_PAUSE_S)
+        waits = min(2 * waits, settings.kafka_timeout_s)
 
 
 def _allowed(answer: Any) -> set[AclOperation] | None:

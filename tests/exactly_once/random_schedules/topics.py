@@ -62,7 +62,7 @@ class Topics:
 
     def partitions(self, topic: str) -> int:
         """The number of partitions of a topic."""
-        return len(self._admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        return len(self._admin.list_topics(topic, timeout=30).topics[topic].partitions)
 
     def trim(self, offsets: Mapping[int, int]) -> None:
         """Remove the records below `offsets` (by partition) from the interactions."""
@@ -120,7 +120,7 @@ class Topics:
         for deleted in self._admin.delete_topics([topic]).values():
             deleted.result(30)
         eventually(
-            lambda: topic not in self._admin.list_topics(timeout=10).topics, "the topic is deleted"
+            lambda: topic not in self._admin.list_topics(timeout=30).topics, "the topic is deleted"
         )
         eventually(
             lambda: topic in log.ensure_topics(self._settings),
@@ -133,7 +133,7 @@ class Topics:
         """Delete all topics of the schedule."""
         self.stop_recording()
         suffix = self._settings.interactions_topic.removeprefix("interactions")
-        names = [name for name in self._admin.list_topics(timeout=10).topics if suffix in name]
+        names = [name for name in self._admin.list_topics(timeout=30).topics if suffix in name]
         self._admin.delete_topics(names)
 
 

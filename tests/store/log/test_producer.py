@@ -32,7 +32,7 @@ A message may wait much longer: 120 s.
 def _values(settings: Settings, topic: str) -> list[bytes]:
     """The values in the log now, in the order of each partition."""
     consumer = Consumer(consumer_config(settings, "reader") | {"enable.partition.eof": True})
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
     values, unfinished = [], set(partitions)
     while unfinished:
@@ -125,7 +125,7 @@ def test_producers_with_the_same_producer_id_lose_no_message(
             stack.enter_context(Producer(settings, delivery_timeout_s=2.0)) for _ in range(4)
         ]
         for producer in producers:
-            producer.publish(topic, b"42", b"before").result(10)
+            producer.publish(topic, b"42", b"before").result(30)
         with _outage(own_broker):
             pass
         ensure_topics(settings)
@@ -152,7 +152,7 @@ def test_closing_a_producer_completes_every_future(
 ) -> None:
     ensure_topics(settings)
     producer = Producer(settings)
-    producer.publish(settings.interactions_topic, b"42", b"before").result(10)
+    producer.publish(settings.interactions_topic, b"42", b"before").result(30)
     own_broker.kill()
     waiting = [producer.publish(settings.interactions_topic, b"42", b"waits") for _ in range(3)]
     with pytest.raises(LogUnavailable):

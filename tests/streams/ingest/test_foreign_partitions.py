@@ -175,6 +175,33 @@ def test_events_from_before_partitions_were_added_are_not_foreign(
     )
 
 
+def test_every_event_of_a_foreign_user_counts_and_all_users_are_compared_with_added_partitions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_partitions, "CHECK_S", 0.0)
+    now = time.time()
+    watch: Any = Watch(layout=Layout(4, 0.0), answered_at=0.0)
+    detector = ForeignPartitions(Shards(settings), "interactions", watch)
+
+    def counted() -> float:
+        """Foreign events, when each user has one more in partition 0."""
+        before = REGISTRY.get_sample_value(METRIC) or 0.0
+        interactions = [Interaction(f"e-{user}", user, "item-1", "view", 1.0) for user in USERS]
+        detector.add(0, [Event(interaction, now) for interaction in interactions])
+        detector.check()
+        watch.answered_at = time.monotonic() + 1
+        detector.check()
+        watch.answered_at = 0.0
+        return (REGISTRY.get_sample_value(METRIC) or 0.0) - before
+
+    own_users = [user for user in USERS if own_partition(user) == 0]
+    assert [counted() for _ in range(3)] == [len(USERS) - len(own_users)] * 3
+    watch.layout = Layout(8, now - 1)
+    counted()  # the first check after the answer of the broker sees the added partitions
+    of_eight = partitions_of([user.encode() for user in USERS], 8).tolist()
+    assert counted() == len(USERS) - of_eight.count(0) > len(USERS) - len(own_users)
+
+
 def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
     assert note_layout(redis, "interactions", 4) == Layout(4, 0.0), "the number before is not known"
     assert note_layout(redis, "interactions", 4) == Layout(4, 0.0)
