@@ -180,6 +180,41 @@ def test_each_missing_permission_is_named(needs: Needs, login: Login, acls: Any)
     eventually(only_one, "only that topic is named")
 
 
+def test_a_user_who_may_describe_the_group_but_not_join_it_is_told_what_to_add(
+    login: Login, redis: Redis, acls: Any, start: Start
+) -> None:
+    log.ensure_topics(login("scram"))
+    settings = login("scram", kafka_sasl_username=LIMITED, kafka_timeout_s=60)
+    needed = permissions.of_ingest(settings)
+    acls(needed._replace(group=None))
+    describe = AclBinding(
+        ResourceType.GROUP,
+        settings.ingest_group,
+        ResourcePatternType.LITERAL,
+        f"User:{LIMITED}",
+        "*",
+        AclOperation.DESCRIBE,
+        AclPermissionType.ALLOW,
+    )
+    client = log.admin(login("scram"))  # without a reference it would end before the answer
+    for future in client.create_acls([describe]).values():
+        future.result(30)
+
+    def may_start() -> bool:
+        try:
+            permissions.check(settings, needed)
+        except LogRefused:
+            return False
+        return True
+
+    eventually(may_start, "the broker has the new ACLs")
+    ingest = start(settings, "streams", "ingest")
+    eventually(
+        lambda: "the consumer group (Read): add the ACL" in ingest.log.read_text(),
+        "the log names the permission",
+    )
+
+
 def _documented() -> dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
     """Process -> topics to read, topics to write, and groups, by docs/security.md."""
     page = (ROOT / "docs" / "security.md").read_text()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from core.errors import LogRefused
@@ -22,10 +22,8 @@ _log = structlog.get_logger(__name__)
 
 COMMAND_S = 4.0
 """Seconds that a command waits for a broker."""
-_GROUP_S = 1.0
-"""Seconds that the first request about a group may take."""
-_PAUSE_S = 0.1
-"""Seconds between two of them."""
+_GROUP_S = 0.2
+"""Seconds between two looks whether the broker refuses a group."""
 _REFUSED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -141,7 +139,7 @@ def check(settings: Settings, permissions: Permissions) -> None:
     try:
         missing = [
             *_of_topics(client, settings, permissions),
-            *_of_group(settings, permissions.group),
+            *_of_group(settings, permissions),
         ]
     except KafkaException as error:
         raise log.unreachable(settings, "checking permissions", error) from error
@@ -167,27 +165,47 @@ def _of_topics(client: AdminClient, settings: Settings, permissions: Permissions
             yield f"{operation.name.capitalize()} the topic {topic}"
 
 
-def _of_group(settings: Settings, group: str | None) -> Iterator[str]:
-    """A new cluster makes the topic of its groups at the first request, which takes seconds.
+def _of_group(settings: Settings, permissions: Permissions) -> Iterator[str]:
+    """Asks for a position of the group, as a member of it would. It takes half a second, so only a
+    process that logs in asks; the others are refused when they join.
 
-    A client that asked before that waits for its time-out, so each request has a new one, and
-    twice the time of the one before it: a busy broker takes longer to connect to.
+    So is a user who may describe the group but not join it. An admin client would tell the two
+    apart, but such a request ends the process by an assertion when its connection is lost
+    meanwhile (librdkafka's issue 4605).
     """
-    deadline, waits = time.monotonic() + settings.kafka_timeout_s, _GROUP_S
-    while group is not None:
-        client = log.admin(settings)  # without a reference it would end before the answer
-        answers = client.describe_consumer_groups(
-            [group], include_authorized_operations=True, request_timeout=waits
-        )
-        allowed = _allowed(answers[group])
-        if allowed is not None:
-            if AclOperation.READ not in allowed:
+    group = permissions.group
+    if group is None or settings.kafka_security_protocol == "PLAINTEXT":
+        return
+    consumer = Consumer(log.consumer_config(settings, group))
+    position = TopicPartition(permissions.reads[0], 0)
+    deadline = time.monotonic() + settings.kafka_timeout_s
+    try:
+        while (error := _refusal_of(consumer, position)) is not None:
+            if error.code() in _REFUSED:
                 yield f"Read the consumer group {group}"
-            return
-        if answers[group].exception() is None or time.monotonic() > deadline:
-            return
-        time.sleep(_PAUSE_S)
-        waits = min(2 * waits, settings.kafka_timeout_s)
+                return
+            if error.code() != KafkaError._TIMED_OUT or time.monotonic() > deadline:
+                _log.debug("permissions_unknown", error=error.str())
+                return
+    finally:
+        consumer.close()
+
+
+def _refusal_of(consumer: Consumer, position: TopicPartition) -> KafkaError | None:
+    """Why the group's position is not answered; None when it is.
+
+    The client asks for the coordinator again and again, and reports a refusal to the poll alone.
+    """
+    try:
+        consumer.committed([position], _GROUP_S)
+    except KafkaException as error:
+        message = consumer.poll(0.0)
+        refusal = message.error() if message is not None else None
+        if refusal is not None and refusal.code() in _REFUSED:
+            return refusal
+        unanswered: KafkaError = error.args[0]
+        return unanswered
+    return None
 
 
 def _allowed(answer: Any) -> set[AclOperation] | None:

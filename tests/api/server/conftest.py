@@ -19,7 +19,7 @@ def server(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) 
         api_max_headers=20,
         api_head_timeout_s=1,
         api_idle_timeout_s=2,
-        api_write_timeout_s=1,
+        api_write_timeout_s=5,
         api_timeout_s=2,
         api_after_s=1.7,
         api_max_connections=CONNECTIONS,
