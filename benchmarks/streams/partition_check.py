@@ -1,7 +1,8 @@
 """Measures the check for events in foreign partitions: `python -m benchmarks.partition_check`.
 
-Prints the processor time of one event. 200,000 events of 100,000 users in batches of 250, each in
-the partition that murmur2 computes, as ingest passes them to the check.
+Prints the processor time of one event. 200,000 events in batches of 250, each in the partition that
+murmur2 computes, as ingest passes them to the check. In the first round the users are new to the
+check; later it knows them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ ROUNDS = 5
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    users = [f"user-{number}" for number in range(100_000)]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=20_000)
+    users = [f"user-{number}" for number in range(parser.parse_args().users)]
     of_partition: list[list[str]] = [[] for _ in range(PARTITIONS)]
     for user, partition in zip(
         users, partitions_of([user.encode() for user in users], PARTITIONS).tolist(), strict=True
@@ -50,7 +52,8 @@ def main() -> None:
             check.add(number % PARTITIONS, events)
             check.check()
         seconds.append(time.process_time() - began)
-    print(f"{min(seconds) / (BATCHES * BATCH) * 1e6:.2f} us an event, the best of {ROUNDS} rounds")
+    first, *later = (round_s / (BATCHES * BATCH) * 1e6 for round_s in seconds)
+    print(f"{first:.2f} us an event of the first round, {min(later):.2f} of the best later one")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ from store import outage, start
 from store.log import client as log
 from store.log import ends as log_ends
 from store.log.access import permissions
-from store.log.access.refusals import with_advice
 from store.log.topics.check import TopicCheck
 from store.state.apply import positions
 from store.state.apply.planner import Planner
@@ -219,7 +218,7 @@ class Ingest:
         elif error.fatal():
             raise LogUnavailable(f"the Kafka client gave up: {error.str()}")
         else:
-            _log.warning("kafka_client_error", code=error.name(), error=with_advice(error))
+            _log.warning("kafka_client_error", code=error.name(), error=error.str())
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._apply_thread.drain()  # so that the next owner starts where this process ends

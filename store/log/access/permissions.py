@@ -24,6 +24,7 @@ COMMAND_S = 4.0
 """Seconds that a command waits for a broker."""
 _GROUP_S = 0.2
 """Seconds between two looks whether the broker refuses a group."""
+_NO_PARTITION = 2**31 - 1
 _REFUSED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -166,46 +167,53 @@ def _of_topics(client: AdminClient, settings: Settings, permissions: Permissions
 
 
 def _of_group(settings: Settings, permissions: Permissions) -> Iterator[str]:
-    """Asks for a position of the group, as a member of it would. It takes half a second, so only a
-    process that logs in asks; the others are refused when they join.
-
-    So is a user who may describe the group but not join it. An admin client would tell the two
-    apart, but such a request ends the process by an assertion when its connection is lost
-    meanwhile (librdkafka's issue 4605).
+    """Asks as a member of the group would, not by an admin client: such a request ends the process
+    by an assertion when its connection is lost meanwhile (librdkafka's issue 4605).
     """
     group = permissions.group
-    if group is None or settings.kafka_security_protocol == "PLAINTEXT":
+    if group is None:
         return
-    consumer = Consumer(log.consumer_config(settings, group))
-    position = TopicPartition(permissions.reads[0], 0)
-    deadline = time.monotonic() + settings.kafka_timeout_s
+    with log.refused_properties():
+        consumer = Consumer(log.consumer_config(settings, group))
     try:
-        while (error := _refusal_of(consumer, position)) is not None:
-            if error.code() in _REFUSED:
-                yield f"Read the consumer group {group}"
-                return
-            if error.code() != KafkaError._TIMED_OUT or time.monotonic() > deadline:
-                _log.debug("permissions_unknown", error=error.str())
-                return
+        error = _group_error(consumer, permissions.reads[0], settings.kafka_timeout_s)
+        if error.code() in _REFUSED:
+            yield f"Read the consumer group {group}"
+        elif error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.NO_ERROR):
+            _log.debug("permissions_unknown", error=error.str())
     finally:
         consumer.close()
 
 
-def _refusal_of(consumer: Consumer, position: TopicPartition) -> KafkaError | None:
-    """Why the group's position is not answered; None when it is.
+def _group_error(consumer: Consumer, topic: str, timeout_s: float) -> KafkaError:
+    """The broker's answer to the commit of an offset in a partition that does not exist.
 
-    The client asks for the coordinator again and again, and reports a refusal to the poll alone.
+    Kafka compares the permission of the group first, and writes nothing; the embedded broker has no
+    permissions, and accepts it. The client asks for the coordinator until it has one, and reports a
+    refusal of that to the poll alone.
     """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            consumer.committed([TopicPartition(topic, 0)], _GROUP_S)
+            break
+        except KafkaException as raised:
+            message = consumer.poll(0.0)
+            refusal = message.error() if message is not None else None
+            if refusal is not None and refusal.code() in _REFUSED:
+                return refusal
+            if raised.args[0].code() != KafkaError._TIMED_OUT or time.monotonic() > deadline:
+                unanswered: KafkaError = raised.args[0]
+                return unanswered
     try:
-        consumer.committed([position], _GROUP_S)
-    except KafkaException as error:
-        message = consumer.poll(0.0)
-        refusal = message.error() if message is not None else None
-        if refusal is not None and refusal.code() in _REFUSED:
-            return refusal
-        unanswered: KafkaError = error.args[0]
-        return unanswered
-    return None
+        answers = consumer.commit(
+            offsets=[TopicPartition(topic, _NO_PARTITION, 0)], asynchronous=False
+        )
+    except KafkaException as raised:
+        answer: KafkaError = raised.args[0]
+    else:
+        answer = answers[0].error or KafkaError(KafkaError.NO_ERROR)
+    return answer
 
 
 def _allowed(answer: Any) -> set[AclOperation] | None:

@@ -95,9 +95,3 @@ def permission_advice(error: KafkaError) -> str | None:
             "with kafka-acls.sh (docs/security.md lists the ACLs of each process)"
         )
     )
-
-
-def with_advice(error: KafkaError) -> str:
-    """The error, and what it needs if it is a refused permission."""
-    advice = permission_advice(error)
-    return error.str() if advice is None else f"{error.str()}; {advice}"

@@ -53,6 +53,7 @@ def test_an_absent_broker_is_one_clear_error(settings: Settings, tmp_path: Path)
     (tmp_path / "ratings.dat").write_text("1::1::5::978300760\n")
     quick = settings.model_copy(update={"kafka_timeout_s": 1.0})
     with pytest.raises(
-        EddylineError, match=r"is the broker up, and is KAFKA_BOOTSTRAP_SERVERS right\?"
+        EddylineError,
+        match=r"connecting for 1 s: .* is the broker up, and is KAFKA_BOOTSTRAP_SERVERS right\?",
     ):
         Import(quick, Plan(path=tmp_path / "ratings.dat")).run()
