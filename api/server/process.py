@@ -21,7 +21,7 @@ from api.server.worker_metrics import WorkerMetrics
 from api.server.workers import NOT_STARTED, SIGNALS, Workers
 from api.service import Service
 from core.errors import ConfigurationError, ProcessFailed
-from core.process import tracing
+from core.process import stop, tracing
 from core.settings import Settings
 from store import start
 
@@ -38,8 +38,12 @@ Python's default is 5 ms, for which reads would wait.
 """
 GRACEFUL_S = 10
 """Seconds that requests under way get when the process is told to stop."""
-END_MARGIN_S = 10
-"""Seconds after that for the threads and clients of a worker to end, before it is killed."""
+END_MARGIN_S = 15
+"""Seconds after that for the threads and clients of a worker to end, before it is killed; with
+GRACEFUL_S more than the time after which it ends itself.
+"""
+_LEFT = "Kafka or Redis did not answer; every write that was answered with success is in the log"
+"""What a worker that does not end in time leaves."""
 
 
 def serve(settings: Settings) -> None:
@@ -123,6 +127,7 @@ class _Server(uvicorn.Server):
         self._connections, self._service, self._supervisor = connections, service, supervisor
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        stop.watch(_LEFT)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         await super().startup(sockets)
         if self._supervisor is not None:
@@ -140,6 +145,7 @@ class _Server(uvicorn.Server):
         assert self._supervisor is not None
         asyncio.get_running_loop().remove_reader(self._supervisor)
         _log.warning("supervisor_ended")
+        stop.limit(_LEFT)
         self.should_exit = True
 
 

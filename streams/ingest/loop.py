@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import signal
 import sys
 import threading
 import time
@@ -283,15 +282,10 @@ def run(settings: Settings) -> None:
     gc.set_threshold(_GC_OBJECTS)
     tracing.start(settings, "eddyline-ingest")
     ingest = Ingest(settings)
-
-    def end(*_: object) -> None:
-        ingest.stop()
-        stop.limit(
-            "Kafka or Redis did not answer; the next ingest goes on at the positions in Redis"
-        )
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    stop.on_signal(
+        ingest.stop,
+        "Kafka or Redis did not answer; the next ingest goes on at the positions in Redis",
+    )
     cli.serve_metrics(settings)
     start.announce(settings, "ingest", settings.ingest_group)
     ingest.run()

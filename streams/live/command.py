@@ -65,9 +65,9 @@ class _Worker(faust.Worker):
     It has no state that could be lost.
     """
 
-    def _schedule_shutdown(self, number: signal.Signals) -> None:
-        stop.limit("Kafka or Redis did not answer; the next start reads uncommitted hints again")
-        super()._schedule_shutdown(number)
+    def install_signal_handlers(self) -> None:
+        super().install_signal_handlers()
+        stop.watch("Kafka or Redis did not answer; the next start reads uncommitted hints again")
 
 
 def create_app(settings: Settings) -> faust.App:

@@ -107,7 +107,7 @@ def test_processes_end_while_kafka_and_redis_accept_connections_and_answer_nothi
     """The client library then waits without a limit to leave its group."""
     publish(settings)
     log.ensure_topics(settings)
-    children = _running(spawn, ["live", "ingest", "archive"])
+    children = _running(spawn, list(PROCESSES))
     with Producer(settings) as producer:
         for number in range(200):
             producer.interaction(event(f"user-{number}", "pay"))

@@ -18,7 +18,6 @@ retried.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 
@@ -37,7 +36,7 @@ from core.errors import (
     LogUnavailable,
     StoreUnavailable,
 )
-from core.process import cli
+from core.process import cli, stop
 from core.settings import Settings
 from store import outage, start
 from store.log import retrain_requests
@@ -233,8 +232,11 @@ class Worker:
 def run(settings: Settings, options: Options, console: Console, first: bool) -> None:
     """Work until SIGTERM or SIGINT."""
     worker = Worker(settings, options, console, first)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+    stop.on_signal(
+        worker.stop,
+        "a step of the retrain is long, or Kafka or Redis did not answer; the next worker answers "
+        "the request, after TRAINING_LEASE_S if a retrain was running",
+    )
     cli.serve_metrics(settings)
     start.announce(settings, "training worker", settings.trainer_group)
     worker.run()
