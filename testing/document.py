@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -97,11 +98,23 @@ def _follow(
         elif ended or time.monotonic() > deadline:
             block = commands[len(played)]
             what = f"ended with status {process.returncode}" if ended else "took too long"
+            running = "" if ended else f"\nRunning:\n{_processes(process.pid)}"
             raise ProcessFailed(
-                f"{block.heading}: a command {what}\n{block.script}\n{text[-3000:]}"
+                f"{block.heading}: a command {what}\n{block.script}\n{text[-3000:]}{running}"
             )
         else:
             time.sleep(0.05)
+
+
+def _processes(group: int) -> str:
+    """The processes of a group: state, seconds since their start, command."""
+    if shutil.which("ps") is None:
+        return "unknown without ps"
+    columns = "pgid=,pid=,stat=,etimes=,args="
+    lines = subprocess.run(
+        ["ps", "-A", "-o", columns], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return "\n".join(line for line in lines if line.split()[0] == str(group))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

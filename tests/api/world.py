@@ -173,7 +173,9 @@ def serving(settings: Settings, **changed: Any) -> Iterator[Client]:
     of_tests = {
         "api_keys": frozenset({SecretStr(KEY)}),
         "refresh_s": 0.05,
-        "api_redis_timeout_s": 2.0,  # a busy machine must not make an answer degraded
+        # a busy machine must not make an answer degraded, nor refuse a write
+        "api_redis_timeout_s": 2.0,
+        "api_timeout_s": 20.0,
     }
     app = create_app(settings.model_copy(update={**of_tests, **changed}))
     with (

@@ -103,8 +103,12 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(
         after = _work(redis)
         return after[0] - before[0], after[1] - before[1]
 
-    cost()
-    few = cost()
+    def least() -> tuple[int, int]:
+        """Of five: now and then an apply also looks at the server itself, which is not counted."""
+        commands, sent = zip(*(cost() for _ in range(5)), strict=True)
+        return min(commands), min(sent)
+
+    few = least()
     pipe = redis.pipeline(transaction=False)
     for number in range(EARLIER):
         pipe.hset(
@@ -113,7 +117,7 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(
             Place(50.0, 0, number, "t").text(),
         )
     pipe.execute()
-    many = cost()
+    many = least()
     assert many[0] == few[0], "commands"
     assert many[1] < few[1] + 200, "bytes: only digits may be more"
     applier.close()
