@@ -75,7 +75,7 @@ class RedisMemory(Answer, frozen=True, kw_only=True):
 
 class Process(Answer, frozen=True, kw_only=True):
     """A process beside the API: `ingest`, `retrain` and `rebuild` as Redis knows them, `archive`,
-    `live` and `trainer` as the broker does.
+    `live` and `trainer` as the broker does (the embedded one lists none).
     """
 
     kind: Annotated[str, Meta(examples=["ingest"])]

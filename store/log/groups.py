@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from core.errors import LogUnavailable
 from core.settings import Settings
 from store.log import client as log
-
-_RUNNING = (
-    ConsumerGroupState.STABLE,
-    ConsumerGroupState.PREPARING_REBALANCING,
-    ConsumerGroupState.COMPLETING_REBALANCING,
-)
-UNNAMED = "seen by the broker"
-"""Name of the members of a group whose broker says that there are some, not which (Tansu)."""
 
 
 class Groups:
@@ -32,29 +23,40 @@ class Groups:
     def members(self, groups: Sequence[str]) -> dict[str, list[str]]:
         """By group: address and number of partitions of each member.
 
-        A group that the broker does not describe (no permission) is left out. Raises
-        LogUnavailable when it describes none.
+        A group without members, or that this login may not describe, has none; so has every group
+        of a broker that lists no groups (Tansu). Raises LogUnavailable.
         """
         if self._client is None:
             self._client = log.admin(self._settings)
-        answers = self._client.describe_consumer_groups(
-            list(groups), request_timeout=self._settings.kafka_timeout_s
-        )
-        members: dict[str, list[str]] = {}
-        cause: KafkaException | None = None
-        for group, answer in answers.items():
-            try:
-                members[group] = _names(answer.result())
-            except KafkaException as error:
-                cause = error
-        if not members and cause is not None:
-            raise LogUnavailable(f"the broker describes no consumer group: {cause}") from cause
-        return members
+        return {group: self._members(self._client, group) for group in groups}
+
+    def _members(self, client: AdminClient, group: str) -> list[str]:
+        # deprecated for `describe_consumer_groups`, which aborts the process when the connection to
+        # the coordinator is lost before its answer (librdkafka issue 4605)
+        try:
+            described: Any = client.list_groups(group, timeout=self._settings.kafka_timeout_s)
+        except KafkaException as error:
+            raise log.unreachable(
+                self._settings, f"asking for the members of {group}", error
+            ) from error
+        return [
+            f"{member.client_host.strip('/')}, {partitions(member.assignment)} partitions"
+            for found in described
+            for member in found.members
+        ]
 
 
-def _names(group: Any) -> list[str]:
-    names = [
-        f"{member.host.strip('/')}, {len(member.assignment.topic_partitions)} partitions"
-        for member in group.members
-    ]
-    return names or ([UNNAMED] if group.state in _RUNNING else [])
+def partitions(assignment: bytes) -> int:
+    """How many partitions a member is assigned, by what its group's leader wrote; untrusted.
+
+    Layout (big-endian): version int16, number of topics int32, and for each its name (int16 length,
+    bytes) and its partitions (int32 number, int32 each):
+    https://kafka.apache.org/protocol#protocol_consumer_group, `ConsumerProtocolAssignment`.
+    """
+    topics, at, count = int.from_bytes(assignment[2:6]), 6, 0
+    while topics and at < len(assignment):
+        at += 2 + int.from_bytes(assignment[at : at + 2])
+        number = int.from_bytes(assignment[at : at + 4])
+        at += 4 + 4 * number
+        topics, count = topics - 1, count + number
+    return count

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupState  # type: ignore[attr-defined]
 from pydantic import SecretStr
 from redis import Redis
 
 from core.settings import Settings
 from store.log import client as log
+from store.log.groups import Groups
 from store.log.producer import Producer
 from testing.certificates import Certificates
 from testing.process import Child
@@ -36,12 +36,10 @@ def assert_refused(child: Child, *words: str) -> None:
 
 
 def members(settings: Settings, live: Child) -> int:
-    """Members of the group of the live workers, once it is stable."""
+    """Members of the group of the live workers that have partitions."""
     live.check()
-    client = log.admin(settings)
-    group = client.describe_consumer_groups([settings.live_group])
-    description = group[settings.live_group].result(30)
-    return len(description.members) if description.state is ConsumerGroupState.STABLE else 0
+    found = Groups(settings).members([settings.live_group])[settings.live_group]
+    return sum(not member.endswith(" 0 partitions") for member in found)
 
 
 @pytest.mark.parametrize("name", ["scram-ssl", "oauth"])  # the matrix has the others
