@@ -20,7 +20,7 @@ from core.errors import ProcessFailed
 from testing.ports import HOST, free_port, port_is_free
 from testing.process import Child, end_leftovers
 
-START_S = 60.0
+START_S = 120.0
 """Seconds until a server must answer.
 
 Apache Kafka takes 9 s on two idle cores, several times that on busy ones.
