@@ -12,6 +12,7 @@ from core.process.tables import Column, Table
 from core.settings import Settings
 from engines.experiments.intervals import Estimate
 from engines.experiments.report import Report, compare_all
+from store.state import shard_numbers
 from store.state.entities import experiments
 from store.state.shards import Shards
 
@@ -19,9 +20,11 @@ from store.state.shards import Shards
 def reports(settings: Settings, detect: float) -> list[Report]:
     """The reports of the configured experiments, then those of experiments that were removed.
 
-    Raises StoreUnavailable, StoreCorrupt.
+    Raises ConfigurationError where Redis has state of another REDIS_SHARDS, StoreUnavailable,
+    StoreCorrupt.
     """
     with Shards(settings) as shards:
+        shard_numbers.check(shards.first)
         recorded = experiments.definitions(shards.first)
         read = partial(experiments.read, shards)
         return compare_all(settings.experiments, recorded, read, detect)
@@ -30,9 +33,11 @@ def reports(settings: Settings, detect: float) -> list[Report]:
 def forget(settings: Settings, tag: str) -> None:
     """Delete the numbers of the experiment `tag`.
 
-    Raises ConfigurationError for an unknown tag, StoreUnavailable.
+    Raises ConfigurationError for an unknown tag, or where Redis has state of another REDIS_SHARDS;
+    StoreUnavailable, StoreCorrupt.
     """
     with Shards(settings) as shards:
+        shard_numbers.check(shards.first)
         if not experiments.forget(shards, tag):
             tags = ", ".join(experiments.definitions(shards.first)) or "none"
             raise ConfigurationError(

@@ -24,7 +24,7 @@ from engines.experiments.intervals import (
 )
 from engines.experiments.report import Row, Sample, analyse
 from store.state import connection
-from store.state.apply import deletions
+from store.state.apply import counted_settings, deletions
 from store.state.apply.applier import Applier
 from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
 from store.state.apply.planner import Planner
@@ -245,6 +245,16 @@ def test_a_changed_experiment_starts_at_zero_and_its_old_numbers_stay_until_forg
     assert [report.tag for report in reports(changed, 0.1)] == [now.tag]
     with pytest.raises(ConfigurationError, match="there is no experiment with the tag"):
         commands.report_experiments(changed, False, 0.1, former, Console())
+
+
+@pytest.mark.parametrize("forget", [None, "blend-1"])
+def test_numbers_of_another_number_of_shards_are_named_and_not_shown_as_none(
+    running: Settings, redis: Redis, forget: str | None
+) -> None:
+    counted_settings.check(redis, running)
+    other = running.model_copy(update={"redis_shards": 4})
+    with pytest.raises(ConfigurationError, match="this Redis has state of REDIS_SHARDS=1"):
+        commands.report_experiments(other, False, 0.1, forget, Console())
 
 
 def test_without_experiments_the_report_says_so(
