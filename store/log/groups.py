@@ -34,15 +34,15 @@ class Groups:
         # deprecated for `describe_consumer_groups`, which aborts the process when the connection to
         # the coordinator is lost before its answer (librdkafka issue 4605)
         try:
-            described: Any = client.list_groups(group, timeout=self._settings.kafka_timeout_s)
+            descriptions: Any = client.list_groups(group, timeout=self._settings.kafka_timeout_s)
         except KafkaException as error:
             raise log.unreachable(
                 self._settings, f"asking for the members of {group}", error
             ) from error
         return [
             f"{member.client_host.strip('/')}, {partitions(member.assignment)} partitions"
-            for found in described
-            for member in found.members
+            for description in descriptions
+            for member in description.members
         ]
 
 

@@ -38,8 +38,8 @@ def assert_refused(child: Child, *words: str) -> None:
 def members(settings: Settings, live: Child) -> int:
     """Members of the group of the live workers that have partitions."""
     live.check()
-    found = Groups(settings).members([settings.live_group])[settings.live_group]
-    return sum(not member.endswith(" 0 partitions") for member in found)
+    of_group = Groups(settings).members([settings.live_group])[settings.live_group]
+    return sum(not member.endswith(" 0 partitions") for member in of_group)
 
 
 @pytest.mark.parametrize("name", ["scram-ssl", "oauth"])  # the matrix has the others

@@ -26,12 +26,15 @@ asyncio.run(run())
 """
 
 
-def _ended(script: str, seconds: float = 60.0) -> tuple[int, str]:
-    """Exit code and output of a process that got SIGTERM once it was ready."""
+def _ended(script: str, stop_s: float = 0.2) -> tuple[int, str]:
+    """Exit code and output of a process that got SIGTERM once it was ready.
+
+    `stop_s`: the limit of its stop.
+    """
     program = f"""
-import asyncio, ctypes, signal
+import asyncio, ctypes, signal, threading
 from core.process import stop
-stop.STOP_S, stop.LAST_S = 0.2, 1.0
+stop.STOP_S, stop.LAST_S = {stop_s}, 1.0
 {script}
 """
     with subprocess.Popen(
@@ -45,7 +48,7 @@ stop.STOP_S, stop.LAST_S = 0.2, 1.0
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             process.send_signal(signal.SIGTERM)
-            output, _ = process.communicate(timeout=seconds)
+            output, _ = process.communicate(timeout=120)
         finally:
             process.kill()
     return process.returncode, output
@@ -71,11 +74,12 @@ class Client:
         lock(mutex)
         lock(mutex)  # for ever, and no other thread runs Python
 
-client = Client()
-stop.on_signal(lambda: None, "")
+client, ended = Client(), threading.Event()
+stop.on_signal(ended.set, "")
 print("ready", flush=True)
-signal.pause()
-"""
+ended.wait()
+""",
+        stop_s=10.0,  # so that the interpreter has begun to end
     )
     assert (code, "in __del__" in output) == (1, True), output
 
