@@ -236,7 +236,7 @@ def test_a_read_after_a_write_through_kafka_and_ingest_contains_it(
 
 def test_a_wait_ends_before_the_request_times_out(settings: Settings, redis: Redis) -> None:
     publish(settings)
-    with serving(settings, api_after_s=60.0, api_timeout_s=0.5) as client:
+    with serving(settings, api_after_s=60.0, api_timeout_s=5.0) as client:
         answer = client.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5")
         assert (answer.status_code, answer.json()["stale"]) == (200, True)
 
