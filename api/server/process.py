@@ -18,10 +18,11 @@ from api.schemas.document import DocumentedApp
 from api.server.connections import Connections
 from api.server.protocol import limited
 from api.server.worker_metrics import WorkerMetrics
-from api.server.workers import NOT_STARTED, SIGNALS, Workers
+from api.server.workers import NOT_STARTED, Workers
 from api.service import Service
 from core.errors import ConfigurationError, ProcessFailed
 from core.process import stop, tracing
+from core.process.stop import SIGNALS
 from core.settings import Settings
 from store import start
 

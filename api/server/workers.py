@@ -20,9 +20,9 @@ from types import FrameType
 import structlog
 
 from core.errors import ConfigurationError, ProcessFailed
+from core.process.stop import SIGNALS
 
 _log = structlog.get_logger(__name__)
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SHORT_S = 5.0
 """A worker that lived for less is replaced only after PAUSE_S: it may fail again at once."""
 PAUSE_S = 1.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 from typing import Any
 
@@ -50,6 +49,8 @@ _NICE = 10
 """Added to the process's nice value: the vectors are a cache that readers can do without, so ingest
 and the API have priority.
 """
+_LEFT = "Kafka or Redis did not answer; the next start reads uncommitted hints again"
+"""What a worker that does not end in time leaves."""
 
 
 class _App(faust.App):
@@ -67,7 +68,7 @@ class _Worker(faust.Worker):
 
     def install_signal_handlers(self) -> None:
         super().install_signal_handlers()
-        stop.watch("Kafka or Redis did not answer; the next start reads uncommitted hints again")
+        stop.watch(_LEFT)
 
 
 def create_app(settings: Settings) -> faust.App:
@@ -162,8 +163,7 @@ def run(settings: Settings) -> None:
     Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError.
     """
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())  # until Faust sets its own handlers
+    stop.on_signal(stopped.set, _LEFT)  # until Faust sets its own handlers
     cli.serve_metrics(settings)
     start.announce(settings, "live", settings.live_group)
     check = TopicCheck(settings, permissions.of_live)

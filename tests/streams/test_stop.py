@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 
+import httpx
 import pytest
 from redis import Redis
 
@@ -119,3 +120,24 @@ def test_processes_end_while_kafka_and_redis_accept_connections_and_answer_nothi
     finally:
         for server in servers:
             server.child.signal(signal.SIGCONT)
+
+
+def test_the_api_ends_while_its_page_waits_for_a_redis_that_answers_nothing(
+    settings: Settings, own_redis_server: RedisServer, broker: object, spawn: Spawn
+) -> None:
+    publish(settings)
+    api = spawn("api", REDIS_TIMEOUT_S="300")
+    port = eventually(
+        lambda: re.findall(r"http://127\.0\.0\.1:(\d+)", api.log.read_text()), "it serves", 60
+    )[0]
+    with httpx.stream("GET", f"http://127.0.0.1:{port}/api/live", timeout=30) as answer:
+        samples = (line for line in answer.iter_lines() if line.startswith("data: "))
+        next(samples)
+        own_redis_server.child.signal(signal.SIGSTOP)
+        try:
+            for _ in range(3):  # one a second, each of which asks Redis
+                next(samples)
+            assert _stop({"api": api}) == {"api": 0}
+        finally:
+            own_redis_server.child.signal(signal.SIGCONT)
+    assert "stop_forced" in api.log.read_text()

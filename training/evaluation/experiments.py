@@ -12,7 +12,6 @@ from core.process.tables import Column, Table
 from core.settings import Settings
 from engines.experiments.intervals import Estimate
 from engines.experiments.report import Report, compare_all
-from store.state import shard_numbers
 from store.state.entities import experiments
 from store.state.shards import Shards
 
@@ -24,8 +23,7 @@ def reports(settings: Settings, detect: float) -> list[Report]:
     StoreCorrupt.
     """
     with Shards(settings) as shards:
-        shard_numbers.check(shards.first)
-        recorded = experiments.definitions(shards.first)
+        recorded = experiments.recorded(shards)
         read = partial(experiments.read, shards)
         return compare_all(settings.experiments, recorded, read, detect)
 
@@ -37,7 +35,6 @@ def forget(settings: Settings, tag: str) -> None:
     StoreUnavailable, StoreCorrupt.
     """
     with Shards(settings) as shards:
-        shard_numbers.check(shards.first)
         if not experiments.forget(shards, tag):
             tags = ", ".join(experiments.definitions(shards.first)) or "none"
             raise ConfigurationError(

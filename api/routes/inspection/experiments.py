@@ -14,7 +14,7 @@ from api.routes.routing import BUDGET_ERRORS, Operation, add
 from api.schemas.document import DocumentedApp
 from api.schemas.experiments import ExperimentResults
 from api.service import Service
-from core.errors import StoreError
+from core.errors import ConfigurationError, StoreError
 from engines.experiments.report import compare_all
 from store.state.entities import experiments
 from store.state.shards import Shards
@@ -68,7 +68,7 @@ class ExperimentRoutes:
         if results is None or time.monotonic() > fresh_until:
             try:
                 results = await self._budget.run(partial(self._compare, detect))
-            except StoreError as error:
+            except (StoreError, ConfigurationError) as error:
                 text = f"the numbers cannot be read: {error}"
                 raise unavailable("store_unavailable", text) from None
         return json_response(results)
@@ -80,7 +80,7 @@ class ExperimentRoutes:
         began = time.monotonic()
         settings = self._service.settings
         with Shards(settings, settings.api_redis_timeout_s) as shards:
-            recorded = experiments.definitions(shards.first)
+            recorded = experiments.recorded(shards)
             read = partial(experiments.read, shards)
             reports = compare_all(settings.experiments, recorded, read, detect)
         results = ExperimentResults(experiments=reports, at=time.time())

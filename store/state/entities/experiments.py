@@ -22,7 +22,7 @@ from core.codec import encode_json
 from core.deletions import IdHasher
 from core.experiments import Definition, Experiments, Variant, VariantCounts
 from core.use_cases import UseCases
-from store.state import keys
+from store.state import keys, shard_numbers
 from store.state.apply.batches import Event, KnownDeletions
 from store.state.connection import Client, named_errors
 from store.state.shards import Shards, shard_of_user
@@ -98,6 +98,12 @@ def definitions(first: Client) -> dict[str, Definition]:
     }
 
 
+def recorded(shards: Shards) -> dict[str, Definition]:
+    """As `definitions`, for readers of the numbers. Raises also as `shard_numbers.check`."""
+    shard_numbers.check(shards.first)
+    return definitions(shards.first)
+
+
 def sets_of_users(first: Any, client: Any, running: Experiments) -> list[str]:
     """Every sorted set of an experiment in the shard of `client` that may hold a user.
 
@@ -114,9 +120,9 @@ def sets_of_users(first: Any, client: Any, running: Experiments) -> list[str]:
 def forget(shards: Shards, tag: str) -> bool:
     """Delete an experiment's numbers in each shard, its definition last.
 
-    False: there is no experiment with this tag. Raises StoreUnavailable: run it again.
+    False: there is no experiment with this tag. Raises as `recorded`; StoreUnavailable: repeat it.
     """
-    experiment = definitions(shards.first).get(tag)
+    experiment = recorded(shards).get(tag)
     if experiment is None:
         return False
     with named_errors(f"deleting the numbers of experiment {tag}"):

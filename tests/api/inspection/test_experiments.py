@@ -12,6 +12,7 @@ from core.codec import encode_json
 from core.experiments import Variant
 from core.settings import Settings
 from store.state import keys
+from store.state.apply import counted_settings
 from tests.api.world import checked, serving
 from tests.store.state.entities.experiment import CONTROL, HALF, TOML
 from tests.support import eventually
@@ -78,3 +79,13 @@ def test_without_redis_the_answer_says_so(running: Settings, own_redis_server: o
         eventually(
             lambda: client.get("/api/experiments").status_code == 503, "the numbers are away"
         )
+
+
+def test_numbers_of_another_number_of_shards_are_named_and_not_shown_as_none(
+    running: Settings, redis: Redis
+) -> None:
+    counted_settings.check(redis, running)
+    with serving(running, redis_shards=4) as client:
+        answer = client.get("/api/experiments")
+        assert (answer.status_code, answer.json()["error"]) == (503, "store_unavailable")
+        assert "state of REDIS_SHARDS=1" in answer.json()["detail"]

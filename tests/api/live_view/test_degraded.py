@@ -96,7 +96,7 @@ def test_a_hanging_redis_delays_one_read_by_its_timeout(
         try:
             began = time.monotonic()
             assert client.get(f"{FOR_DEVELOPER}/42").json()["degraded"] is True
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 3
             began = time.monotonic()
             for _ in range(30):
                 assert client.get(f"{FOR_DEVELOPER}/42").status_code == 200
@@ -144,7 +144,7 @@ def test_writes_fail_while_the_broker_is_down_and_recover(
         assert "same event_id" in refused.json()["detail"]
         refused = client.write("PUT", "/api/items/x", {"item_type": "startup"})
         assert (refused.status_code, refused.json()["error"]) == (503, "log_unavailable")
-        assert time.monotonic() - began < 30, "after API_TIMEOUT_S, not after the client's minutes"
+        assert time.monotonic() - began < 8
         read = client.get(f"{FOR_DEVELOPER}/warm").json()
         assert (read["method_used"], read["degraded"]) == ("als", True)
         until_missing(client, "kafka")
@@ -163,7 +163,7 @@ def test_the_api_starts_without_bundle_redis_and_broker_and_names_them(settings:
     alone = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:9/0")})
     began = time.monotonic()
     with serving(alone) as client:
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 10
         ready = client.get("/health/ready")
         checked(ready.json(), Ready)
         assert ready.status_code == 503
