@@ -145,9 +145,17 @@ class Child:
         return code
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process; SIGSTOP pauses it, SIGCONT continues it."""
-        if self._process is not None:
-            self._process.send_signal(number)
+        """Send a signal to the process; SIGSTOP pauses it, SIGCONT continues it.
+
+        SIGSTOP returns once every thread is paused: on a busy machine they go on for a while.
+        """
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        runs = self._process.returncode is None
+        if number == signal.SIGSTOP and runs and hasattr(os, "waitid"):
+            # or exited; WNOWAIT leaves the status to whoever waits for the end
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def stop(self, timeout: float = STOP_S) -> None:
         """End the process by SIGTERM, and by SIGKILL after `timeout` seconds.

@@ -75,11 +75,12 @@ def limit(reason: str) -> None:
     """
     if _limited.is_set():
         return
+    # before `_limited` is set: the thread that finds it set may end the interpreter at once
+    faulthandler.dump_traceback_later(STOP_S + LAST_S, exit=True)
     _limited.set()
     timer = threading.Timer(STOP_S, _end, (reason,))
     timer.daemon = True
     timer.start()
-    faulthandler.dump_traceback_later(STOP_S + LAST_S, exit=True)
 
 
 def _end(reason: str) -> None:

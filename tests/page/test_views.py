@@ -111,11 +111,14 @@ def test_a_user_s_numbers_are_those_of_redis(shop: Shop, open_page: Open) -> Non
         state = {
             key.decode(): value.decode() for key, value in redis.hgetall(f"user:{user_id}").items()
         }  # type: ignore[union-attr]
-    for name in ("view", "click", "like"):
+    by_type = {name[3:]: count for name, count in state.items() if name.startswith("ev:")}
+    assert "view" in by_type
+    for name, count in by_type.items():
         shown = page.locator(".figure").filter(has=page.get_by_text(name, exact=True))
-        expect(shown.locator("strong")).to_have_text(state[f"ev:{name}"])
+        expect(shown.locator("strong")).to_have_text(count)
     answer = shop.get(f"/api/recommendations/{user_id}")
     rows = page.get_by_role("region", name="The answer").locator("tbody tr")
+    expect(rows).to_have_count(len(answer["recommendations"]))  # drawn after the figures
     shown = [text.split("(")[1].split(")")[0] for text in rows.locator("a").all_text_contents()]
     assert shown == [line["item_id"] for line in answer["recommendations"]]
 
@@ -127,6 +130,7 @@ def test_a_changed_history_changes_the_answer_and_stores_nothing(
     count = shop.count(user_id)
     page = open_page(f"{shop.url}/#/users/{user_id}").page
     answer = page.get_by_role("region", name="The answer").locator("tbody")
+    expect(answer).to_contain_text("startup-")
     before = answer.inner_text()
     first = re.findall(r"\((startup-\d+)\)", before)[0]
     page.get_by_label("with the item").fill(first)

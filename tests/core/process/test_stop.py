@@ -24,6 +24,14 @@ async def run():
     {IN_A_LIBRARY.strip().replace(chr(10), chr(10) + "    ")}
 asyncio.run(run())
 """
+WHILE_ANOTHER_THREAD_LIMITS = """
+lock = threading.Lock()
+lock.acquire()
+threading.Timer.start = lock.acquire  # the thread goes no further
+threading.Thread(target=stop.limit, args=("",), daemon=True).start()
+while not stop._limited.is_set():
+    pass
+"""
 
 
 def _ended(script: str, stop_s: float = 0.2) -> tuple[int, str]:
@@ -65,9 +73,13 @@ def test_a_process_whose_main_thread_waits_in_a_library_ends_with_success(script
     assert "stop_forced" in output
 
 
-def test_an_interpreter_that_does_not_end_prints_its_stacks_and_ends_with_an_error() -> None:
+@pytest.mark.parametrize("before", ["", WHILE_ANOTHER_THREAD_LIMITS], ids=["alone", "beside"])
+def test_an_interpreter_that_does_not_end_prints_its_stacks_and_ends_with_an_error(
+    before: str,
+) -> None:
     code, output = _ended(
-        """
+        f"""
+{before}
 class Client:
     def __del__(self, lock=ctypes.PyDLL(None).pthread_mutex_lock):
         mutex = ctypes.create_string_buffer(64)
