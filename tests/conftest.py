@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 from redis import Redis
@@ -30,8 +31,12 @@ Spawn = Callable[..., Child]
 
 def pytest_configure() -> None:
     """Give each of the workers that run side by side ports of its own: one must not take the port
-    of a server that another is about to start, or start again.
+    of a server that another is about to start, or start again. Limit no example by time.
     """
+    hypothesis.settings.register_profile(
+        "any-speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("any-speed")
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         ports.PORTS = ports.PORTS[int(worker.removeprefix("gw")) :: workers]

@@ -127,8 +127,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], Callable[[str], str]]] = {
 @example(secret="&000", form="raw", number=3)  # the library's error named it as a parameter
 @hypothesis_settings(
     max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     print_blob=True,
 )
 def test_no_output_contains_a_part_of_a_secret(

@@ -73,7 +73,6 @@ PARAMETERS = st.sampled_from(
 )
 fuzz = hypothesis_settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -119,7 +119,7 @@ def built(settings: Settings, archive: Archive) -> Dataset:
 
 
 @given(st.lists(EVENT, min_size=1, max_size=60))
-@example_settings(max_examples=40, deadline=None)
+@example_settings(max_examples=40)
 def test_a_dataset_sorted_through_files_equals_that_in_memory_and_its_definition(
     drawn: list[tuple[Any, ...]],
 ) -> None:

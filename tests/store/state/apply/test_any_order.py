@@ -230,5 +230,5 @@ def test_redis_equals_the_model_after_any_order_of_batches_deletions_and_restart
     Machine.settings, Machine.redis = settings, redis
     run_state_machine_as_test(
         Machine,
-        settings=hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None),
+        settings=hypothesis_settings(max_examples=60, stateful_step_count=30),
     )
