@@ -13,6 +13,12 @@ disk) does not know that id. librdkafka then does one of two things:
 Such a broker also gives the same id to the next producer that requests one. The broker can take the
 messages of two producers with one id for duplicates of each other, and acknowledge a message that
 it dropped. So an id is not used again after an outage, except for messages that already wait.
+
+A broker that has no message of a producer id in a partition accepts any number as the first. With
+several requests under way, the first may arrive before the broker leads a new partition, and fail,
+and the second after that, and be written: the first is then never written, and librdkafka reports
+its messages as acknowledged, since later ones were (KAFKA-15591). So one request is under way at a
+time for each broker; messages that wait go into the next one.
 """
 
 from __future__ import annotations
@@ -91,6 +97,7 @@ class IdempotentClient:
             | {
                 "enable.idempotence": True,
                 "acks": "all",
+                "max.in.flight.requests.per.connection": 1,
                 "compression.type": "lz4",
                 # as Kafka's own clients: every backend sends a user to the same partition
                 "partitioner": "murmur2_random",

@@ -179,6 +179,7 @@ def test_events_that_a_dead_broker_has_not_acknowledged_are_returned(
     ) as failed:
         publisher.send(events[0])
     assert [failure.entry for failure in failed.value.failures] == events
+    eventually(lambda: len(publisher) == 0, "nor does an event of the client wait", 15)
     # not only after another time-out
     with pytest.raises(Unavailable, match="did not answer within 1 s"):
         publisher.send(events[0])
@@ -262,6 +263,7 @@ def test_config_may_not_weaken_the_guarantees_and_other_settings_are_used(
     for name, value in {
         "acks": 0,
         "enable.idempotence": False,
+        "max.in.flight": 5,
         "partitioner": "random",
         "retries": 0,
     }.items():

@@ -24,6 +24,7 @@ _RESERVED = {
     "stats_cb",
     "statistics.interval.ms",
     "request.required.acks",
+    "max.in.flight",
     "delivery.timeout.ms",
     "queue.buffering.max.ms",
     "retries",
@@ -72,6 +73,9 @@ class EventProducer:
         fixed = {
             "enable.idempotence": True,
             "acks": "all",
+            # with more, a broker may drop the first messages of a new partition, and the library
+            # then reports them as acknowledged (KAFKA-15591)
+            "max.in.flight.requests.per.connection": 1,
             # as Kafka's Java clients: all backends agree on a user's partition
             "partitioner": "murmur2_random",
             "linger.ms": linger_s * 1000,
