@@ -264,6 +264,7 @@ def test_config_may_not_weaken_the_guarantees_and_other_settings_are_used(
         "acks": 0,
         "enable.idempotence": False,
         "max.in.flight": 5,
+        "max.in.flight.requests.per.connection": 5,
         "partitioner": "random",
         "retries": 0,
     }.items():

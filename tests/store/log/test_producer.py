@@ -5,7 +5,9 @@ Writes succeed again soon after the broker restarts, with or without its state.
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -17,6 +19,7 @@ from confluent_kafka import Consumer, TopicPartition
 from core.errors import LogUnavailable
 from core.settings import Settings
 from store.log.client import consumer_config, ensure_topics
+from store.log.client_events import ClientEvents
 from store.log.producer import Producer
 from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
@@ -109,6 +112,37 @@ def test_a_batch_is_sent_in_order_after_an_outage(
         eventually(sent, "a batch is delivered", SOON_S)
     values = [int(value) for value in _values(settings, topic) if value != b"before"]
     assert values[-500:] == list(range(500))
+
+
+@pytest.mark.process
+def test_one_request_at_a_time_is_under_way(
+    settings: Settings, own_broker: KafkaBroker | TansuBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more, a broker may refuse the first of a new partition and write the second, and the
+    library reports both as accepted.
+    """
+    ensure_topics(settings)
+    topic, under_way = settings.interactions_topic, list[int]()
+    report = ClientEvents.statistics
+
+    def statistics(events: ClientEvents, text: str) -> None:
+        brokers = json.loads(text)["brokers"].values()
+        under_way.append(max(broker["waitresp_cnt"] for broker in brokers))
+        report(events, text)
+
+    monkeypatch.setattr(ClientEvents, "statistics", statistics)
+    messages = [(str(key).encode(), str(key).encode()) for key in range(40)]  # in all partitions
+    with Producer(settings) as producer:
+        producer.batch(topic, messages)
+        producer.flush()
+        own_broker.child.signal(signal.SIGSTOP)
+        producer.batch(topic, messages)
+        under_way.clear()
+        eventually(lambda: len(under_way) >= 3 and any(under_way), "the broker has a request", 30)
+        own_broker.child.signal(signal.SIGCONT)
+        producer.flush()
+    assert set(under_way) <= {0, 1}
+    assert len(_values(settings, topic)) == 2 * len(messages)
 
 
 def test_producers_with_the_same_producer_id_lose_no_message(
