@@ -10,6 +10,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Self
 
 from testing.ports import HOST, free_port
@@ -73,21 +74,38 @@ class Proxy:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {client, server}
-            for source, sink, segment in ((client, server, 0), (server, client, self._segment)):
+            for forward, source, sink in (
+                (self._forward_requests, client, server),
+                (self._forward_answers, server, client),
+            ):
                 threading.Thread(
-                    target=self._forward, args=(source, sink, segment), name="proxy", daemon=True
+                    target=self._forward, args=(forward, source, sink), name="proxy", daemon=True
                 ).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket, segment: int) -> None:
+    def _forward(
+        self,
+        forward: Callable[[socket.socket, socket.socket], None],
+        source: socket.socket,
+        sink: socket.socket,
+    ) -> None:
+        """Run one direction of a connection; its end ends both."""
         with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                for start in range(0, len(data), segment or len(data)):
-                    if start:
-                        time.sleep(_PAUSE_S)
-                    sink.sendall(data[start : start + (segment or len(data))])
+            forward(source, sink)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         with self._lock:
             self._open -= {source}
         source.close()
+
+    def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
+        while data := client.recv(1 << 16):
+            server.sendall(data)
+
+    def _forward_answers(self, server: socket.socket, client: socket.socket) -> None:
+        while data := server.recv(1 << 16):
+            segment = self._segment or len(data)
+            for start in range(0, len(data), segment):
+                if start:
+                    time.sleep(_PAUSE_S)
+                client.sendall(data[start : start + segment])

@@ -23,6 +23,7 @@ from store.log.client_events import ClientEvents
 from store.log.producer import Producer
 from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
+from tests.store.log.refusing_proxy import RefusingProxy
 from tests.support import eventually
 
 SOON_S = 20.0
@@ -114,9 +115,26 @@ def test_a_batch_is_sent_in_order_after_an_outage(
     assert values[-500:] == list(range(500))
 
 
-@pytest.mark.process
+@pytest.mark.apache
+def test_an_accepted_message_is_in_the_log_after_the_broker_refused_the_first(
+    settings: Settings, broker: KafkaBroker
+) -> None:
+    """As a broker does that does not lead a new partition yet."""
+    ensure_topics(settings)
+    topic, values = settings.interactions_topic, [b"%d" % number for number in range(5)]
+    with RefusingProxy(broker.port) as proxy:
+        through = settings.model_copy(update={"kafka_bootstrap_servers": proxy.address})
+        with Producer(through) as producer:
+            accepted = [producer.publish(topic, b"42", values[0])]
+            eventually(proxy.has_request.is_set, "the first message is under way")
+            accepted += [producer.publish(topic, b"42", value) for value in values[1:]]
+            assert [future.exception(SOON_S) for future in accepted] == [None] * len(values)
+    assert proxy.has_refused.is_set()
+    assert _values(settings, topic) == values
+
+
 def test_one_request_at_a_time_is_under_way(
-    settings: Settings, own_broker: KafkaBroker | TansuBroker, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, own_broker: TansuBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With more, a broker may refuse the first of a new partition and write the second, and the
     library reports both as accepted.
