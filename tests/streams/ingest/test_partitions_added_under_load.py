@@ -9,6 +9,7 @@ import re
 import threading
 import time
 import urllib.request
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -108,11 +109,17 @@ def test_partitions_added_under_load_are_read_by_every_process(
     ingest = spawn("streams", "ingest", METRICS_PORT=str(port))
     archive = spawn("streams", "archive", ARCHIVE_FILE_S="1")
     topic = settings.interactions_topic
+    own_archive = Archive(settings.archive_url)
     publish(settings)
     with Load(settings) as load, serving(settings, api_after_s=20.0, api_timeout_s=30.0) as client:
         eventually(
             lambda: sum(counted(redis, load.sent).values()) > 100,
             "events of the first partitions counted",
+        )
+        eventually(
+            lambda: len(own_archive.positions(topic)) == 4,
+            "the first partitions archived",
+            every=0.5,
         )
         until_missing(client)
         add_partitions(settings, topic, 8)
@@ -132,7 +139,7 @@ def test_partitions_added_under_load_are_read_by_every_process(
             NOTICED_S,
         )
         eventually(
-            lambda: len(Archive(settings.archive_url).positions(topic)) == 8,
+            lambda: len(own_archive.positions(topic)) == 8,
             "all archived",
             NOTICED_S,
             0.5,
@@ -142,7 +149,9 @@ def test_partitions_added_under_load_are_read_by_every_process(
         ]["token"]
         assert client.get(f"{FOR_DEVELOPER}/{user_of(7, 8)}?after={own}").status_code == 200
     for child in (ingest, archive):
-        (line,) = lines(child, "partitions_added")
+        (line,) = eventually(
+            partial(lines, child, "partitions_added"), f"{child.name} logs them", NOTICED_S
+        )
         assert (line["topic"], line["before"], line["partitions"], line["added"]) == (
             topic,
             4,
